@@ -1,0 +1,38 @@
+# `make run` and `make test` need Python 3.11 or newer; everything else is installed into .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Waiting threads must not keep the others from shared cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 0
+
+.PHONY: help install run check format test clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,dev]'
+	touch $@
+
+install: $(INSTALLED)  ## make .venv with the app and the development tools
+
+run: $(INSTALLED)  ## one-shot FGL on the embedded digits, 5 clients
+	$(BIN)/fgl run
+
+check: $(INSTALLED)  ## format, lint (with the import rules) and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## format the code and mend what the linter can
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/pytest
+
+clean:  ## remove the environment and the caches, not the results
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Generative federated learning on Flower."""

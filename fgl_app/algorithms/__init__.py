@@ -1,0 +1,1 @@
+"""The papers' algorithms in plain torch and diffusers; nothing here knows Flower."""

@@ -1,0 +1,188 @@
+"""Training and evaluating an image classifier: the same code for clients, server and baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fgl_app.algorithms.types import LabeledImages
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Hyper-parameters of stochastic gradient descent.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the data; 0 leaves the model as it is.
+    batch_size : int
+        Images in a batch.
+    learning_rate : float
+        Step size; the peak when ``schedule`` is "one-cycle".
+    momentum : float
+        Heavy-ball momentum.
+    weight_decay : float
+        L2 penalty.
+    augmentation : {"none", "affine"}
+        What is done to training images.
+    schedule : {"constant", "one-cycle"}, default "constant"
+        Learning rate over the steps.
+    proximal_mu : float, default 0.0
+        FedProx's mu (Li et al. 2020, equation 2): adds ``mu / 2 * |w - w0|^2``.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    augmentation: Literal["none", "affine"]
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    proximal_mu: float = 0.0
+
+
+def to_input(images: Tensor) -> Tensor:
+    """Turn uint8 images into a classifier's input: float32 in [-1, 1], same shape."""
+    return images.float() / 127.5 - 1
+
+
+def random_affine(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Rotate, shear, scale and shift each image at random.
+
+    Up to 15 degrees, 0.2 of shear, 15 % of scale on each axis and 8 % of shift; bilinear, borders repeated.
+
+    Parameters
+    ----------
+    images : Tensor
+        float32, shape (N, C, H, W).
+    generator : torch.Generator
+        Source of the transforms, on the CPU.
+
+    Returns
+    -------
+    Tensor
+        float32, shape (N, C, H, W).
+    """
+
+    def uniform(limit: float) -> Tensor:
+        return (torch.rand(len(images), generator=generator) * 2 - 1) * limit
+
+    angle, shear = uniform(torch.pi / 12), uniform(0.2)
+    scale_x, scale_y = 1 + uniform(0.15), 1 + uniform(0.15)
+    cos, sin = angle.cos(), angle.sin()
+    theta = torch.stack(
+        [
+            torch.stack([scale_x * cos, scale_x * (shear * cos - sin), uniform(0.16)], dim=1),
+            torch.stack([scale_y * sin, scale_y * (shear * sin + cos), uniform(0.16)], dim=1),
+        ],
+        dim=1,
+    ).to(images.device)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def train(
+    model: nn.Module,
+    data: LabeledImages,
+    settings: TrainSettings,
+    generator: torch.Generator,
+    *,
+    callback: Callable[[int], None] | None = None,
+) -> float:
+    """Train a classifier in place by cross-entropy.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps (N, C, H, W) in [-1, 1] to logits (N, classes).
+    data : LabeledImages
+        Training examples; an empty set leaves the model as it is.
+    settings : TrainSettings
+        Hyper-parameters.
+    generator : torch.Generator
+        Source of order and augmentation, on the CPU.
+    callback : Callable[[int], None] or None, default None
+        Called with the number of images of each batch.
+
+    Returns
+    -------
+    float
+        Mean training loss of the last epoch; 0.0 when nothing was trained.
+    """
+    device = next(model.parameters()).device
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    steps = settings.epochs * -(-len(data) // settings.batch_size)
+    scheduler = None
+    if settings.schedule == "one-cycle" and steps:
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False
+        )
+    start = [parameter.detach().clone() for parameter in model.parameters()]
+    loss_sum = 0.0
+    model.train()
+    for _ in range(settings.epochs):
+        loss_sum = 0.0
+        for images, labels in _batches(data, settings, generator):
+            loss = functional.cross_entropy(model(images.to(device)), labels.to(device))
+            loss_sum += loss.item() * len(labels)
+            if settings.proximal_mu:
+                pairs = zip(model.parameters(), start, strict=True)
+                loss = loss + settings.proximal_mu / 2 * sum((w - w0).square().sum() for w, w0 in pairs)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if scheduler:
+                scheduler.step()
+            if callback:
+                callback(len(labels))
+    return loss_sum / len(data) if len(data) else 0.0
+
+
+def _batches(
+    data: LabeledImages, settings: TrainSettings, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for indices in torch.randperm(len(data), generator=generator).split(settings.batch_size):
+        images = to_input(data.images[indices])
+        if settings.augmentation == "affine":
+            images = random_affine(images, generator)
+        yield images, data.labels[indices]
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, data: LabeledImages, *, batch_size: int = 500) -> tuple[float, float]:
+    """Evaluate a classifier.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps (N, C, H, W) in [-1, 1] to logits (N, classes).
+    data : LabeledImages
+        At least one example.
+    batch_size : int, default 500
+        Images at a time.
+
+    Returns
+    -------
+    tuple[float, float]
+        Accuracy in [0, 1] and mean cross-entropy in nats.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    correct, loss = 0, 0.0
+    for indices in torch.arange(len(data)).split(batch_size):
+        logits = model(to_input(data.images[indices]).to(device))
+        labels = data.labels[indices].to(device)
+        correct += int((logits.argmax(1) == labels).sum())
+        loss += functional.cross_entropy(logits, labels, reduction="sum").item()
+    return correct / len(data), loss / len(data)

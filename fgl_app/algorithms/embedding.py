@@ -1,0 +1,110 @@
+"""Text embeddings: encoding prompts with the generator's own text encoder, and merging uploads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fgl_app.algorithms.prompts import Prompt
+from fgl_app.algorithms.types import TextEmbeddings
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@torch.inference_mode()
+def encode_texts(
+    pipeline: DiffusionPipeline, texts: Sequence[str], *, batch_size: int = 64
+) -> dict[str, Tensor]:
+    """Encode texts with a pipeline's text encoder.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+        A text-to-image pipeline; its U-Net and VAE may be absent.
+    texts : Sequence[str]
+        P texts.
+    batch_size : int, default 64
+        Texts encoded at a time.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        ``prompt_embeds``, shape (P, tokens, width), in the encoder's dtype, on the CPU.
+    """
+    batches = []
+    for start in range(0, len(texts), batch_size):
+        embeds, _ = pipeline.encode_prompt(
+            prompt=list(texts[start : start + batch_size]),
+            device=pipeline.text_encoder.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )
+        batches.append(embeds.cpu())
+    return {"prompt_embeds": torch.cat(batches)}
+
+
+def embed_prompts(
+    pipeline: DiffusionPipeline, prompts: Sequence[Prompt], *, dtype: torch.dtype = torch.float16
+) -> TextEmbeddings:
+    """Encode prompts into what a client uploads.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+        A text-to-image pipeline; its U-Net and VAE may be absent.
+    prompts : Sequence[Prompt]
+        At least one.
+    dtype : torch.dtype, default torch.float16
+        Precision of the upload; half precision halves it.
+
+    Returns
+    -------
+    TextEmbeddings
+        One row for each prompt, in order.
+    """
+    tensors = encode_texts(pipeline, [prompt.text for prompt in prompts])
+    return TextEmbeddings(
+        {name: tensor.to(dtype) for name, tensor in tensors.items()},
+        torch.tensor([prompt.label for prompt in prompts]),
+        torch.tensor([prompt.count for prompt in prompts]),
+    )
+
+
+def merge_embeddings(uploads: Sequence[TextEmbeddings]) -> TextEmbeddings:
+    """Join uploads into one set in which each distinct prompt stands once.
+
+    Clients that hold the same class under class-level prompts send the same embedding. It is kept once,
+    with the sum of the counts, so the synthetic set depends on what is described and not on how it was
+    split over the clients.
+
+    Parameters
+    ----------
+    uploads : Sequence[TextEmbeddings]
+        At least one, with equal tensor names and shapes.
+
+    Returns
+    -------
+    TextEmbeddings
+        Rows in ascending order of class; within a class in order of first appearance.
+    """
+    names = sorted(uploads[0].tensors)
+    tensors = {name: torch.cat([upload.tensors[name] for upload in uploads]) for name in names}
+    labels = torch.cat([upload.labels for upload in uploads])
+    counts = torch.cat([upload.counts for upload in uploads])
+    rows: dict[tuple[int, bytes], int] = {}
+    totals: dict[int, int] = {}
+    for row, label in enumerate(labels.tolist()):
+        content = b"".join(tensors[name][row].numpy().tobytes() for name in names)
+        first = rows.setdefault((label, content), row)
+        totals[first] = totals.get(first, 0) + int(counts[row])
+    kept = sorted(totals, key=lambda row: (int(labels[row]), row))
+    index = torch.tensor(kept)
+    return TextEmbeddings(
+        {name: tensor[index] for name, tensor in tensors.items()},
+        labels[index],
+        torch.tensor([totals[row] for row in kept]),
+    )

@@ -1,0 +1,130 @@
+"""Synthesis: from text embeddings to a labelled image set (arXiv 2306.16064, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.types import LabeledImages, TextEmbeddings
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """How images are denoised.
+
+    Parameters
+    ----------
+    num_inference_steps : int
+        Denoising steps (paper: 50).
+    guidance_scale : float
+        Classifier-free guidance w (paper: 2); 1 is none.
+    batch_size : int
+        Images denoised at a time; it does not change the images.
+    seed : int
+        Seed of the images' noise.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+    batch_size: int
+    seed: int
+
+
+def allot_images(labels: Tensor, counts: Tensor, images_per_class: int) -> Tensor:
+    """Share each class's image budget among its prompts in proportion to their counts.
+
+    Parameters
+    ----------
+    labels : Tensor
+        int64, shape (P,): the class of each prompt.
+    counts : Tensor
+        int64, shape (P,), positive: private examples behind each prompt.
+    images_per_class : int
+        Budget of a class.
+
+    Returns
+    -------
+    Tensor
+        int64, shape (P,). The shares of a class add up to the budget (largest remainder; the earlier
+        prompt wins a tie).
+    """
+    shares = torch.zeros_like(counts)
+    for label in labels.unique():
+        rows = (labels == label).nonzero().squeeze(1)
+        # Whole numbers throughout: a float quota of large counts could be off by one.
+        total = int(counts[rows].sum())
+        scaled = [int(count) * images_per_class for count in counts[rows]]
+        floors = [value // total for value in scaled]
+        by_remainder = sorted(range(len(rows)), key=lambda i: (-(scaled[i] % total), i))
+        for i in by_remainder[: images_per_class - sum(floors)]:
+            floors[i] += 1
+        shares[rows] = torch.tensor(floors, dtype=shares.dtype)
+    return shares
+
+
+@torch.inference_mode()
+def synthesize(
+    pipeline: DiffusionPipeline,
+    embeddings: TextEmbeddings,
+    shares: Tensor,
+    settings: SynthesisSettings,
+    *,
+    negative: Mapping[str, Tensor] | None = None,
+    callback: Callable[[int], None] | None = None,
+) -> LabeledImages:
+    """Synthesize a labelled image set from text embeddings.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+        A text-to-image pipeline whose call takes the embeddings' names as arguments.
+    embeddings : TextEmbeddings
+        P prompts with classes and counts.
+    shares : Tensor
+        int64, shape (P,): images of each prompt, as :func:`allot_images` gives them.
+    settings : SynthesisSettings
+        Steps, guidance, batch size, seed.
+    negative : Mapping[str, Tensor] or None, default None
+        Encoded negative prompt, shape (1, ...) each; needed when the guidance scale is above 1.
+    callback : Callable[[int], None] or None, default None
+        Called with the number of images of each finished batch.
+
+    Returns
+    -------
+    LabeledImages
+        uint8 images of the pipeline's own size, in the order of the prompts.
+    """
+    plan = [(row, image) for row, share in enumerate(shares.tolist()) for image in range(share)]
+    device, dtype = pipeline.unet.device, pipeline.unet.dtype
+    conditions = {name: tensor.to(device, dtype) for name, tensor in embeddings.tensors.items()}
+    batches = []
+    for start in range(0, len(plan), settings.batch_size):
+        batch = plan[start : start + settings.batch_size]
+        rows = [row for row, _ in batch]
+        inputs = {name: tensor[rows] for name, tensor in conditions.items()}
+        if negative is not None:
+            inputs |= {
+                f"negative_{name}": tensor.to(device, dtype).expand(len(rows), *tensor.shape[1:])
+                for name, tensor in negative.items()
+            }
+        images = pipeline(
+            **inputs,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            # A stream for each image: it is the same image in any batch and after any interruption.
+            generator=[seeded("image", settings.seed, row, image) for row, image in batch],
+            output_type="pt",
+        ).images
+        batches.append((images.float() * 255).round().to(torch.uint8).cpu())
+        if callback:
+            callback(len(batch))
+    labels = embeddings.labels.repeat_interleave(shares)
+    return LabeledImages(torch.cat(batches), labels)

@@ -1,0 +1,62 @@
+"""Value types that cross the rooms. Importing them costs torch and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+"""A model's ``state_dict``: name to tensor."""
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """Images and their classes.
+
+    Parameters
+    ----------
+    images : Tensor
+        uint8, shape (N, C, H, W).
+    labels : Tensor
+        int64, shape (N,), values in ``[0, num_classes)``.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, indices: Tensor) -> LabeledImages:
+        """Return the examples at ``indices`` (int64, shape (M,))."""
+        return LabeledImages(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """Encoded prompts: what an FGL client uploads (arXiv 2306.16064, section 3.2).
+
+    Parameters
+    ----------
+    tensors : Mapping[str, Tensor]
+        Named outputs of the generator's ``encode_prompt``, floating, each of shape (P, ...). Stable
+        Diffusion has one, ``prompt_embeds`` of shape (P, tokens, width).
+    labels : Tensor
+        int64, shape (P,): the class of each prompt.
+    counts : Tensor
+        int64, shape (P,): how many private examples each prompt stands for.
+    """
+
+    tensors: Mapping[str, Tensor]
+    labels: Tensor
+    counts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one prompt's tensors, by name."""
+        return {name: tuple(tensor.shape[1:]) for name, tensor in self.tensors.items()}

@@ -1,0 +1,240 @@
+"""`fgl`: the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fgl_app.config import RunConfig
+    from fgl_app.console import Mode
+    from fgl_app.launcher import Outcome
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""
+Generative federated learning on Flower.
+
+Clients hold private images. In [bold]FGL[/bold] they send the server text embeddings of prompts that \
+describe their data, once. The server draws a synthetic training set from them with a text-to-image \
+model, trains the classifier on it, and can go on with ordinary federated rounds.
+
+[bold]Start here:[/bold]
+
+  fgl run             simulate five clients on the built-in digits
+
+  fgl run --help      how to change what runs
+
+  fgl config          every config key with its default
+""",
+)
+
+RUN_HELP = """
+Simulate a federation on this machine and report the result.
+
+Starts Flower with the clients asked for, shows what happens, and ends with the accuracy, the traffic and \
+the folder that holds everything: summary.json, report.html, plots, models and logs.
+
+[bold]KEY=VALUE[/bold] sets a config key for this run; give as many as you like. [bold]fgl config[/bold] \
+lists the keys. It wins over the preset or the file. Text needs no quotes of its own (dataset=digits); \
+quote the whole where your shell would split it: 'prompt-template=a photo of {label}'.
+
+[bold]Examples:[/bold]
+
+  fgl run
+
+  fgl run --clients 10 dirichlet-alpha=0.1 seed=1
+
+  fgl run method=classifier inner-strategy=fedavg num-server-rounds=20
+
+  fgl run --config my-experiment.toml images-per-class=1000
+
+The exit code is 0 only when the run completed, 1 when it failed, 2 for bad input, 130 when interrupted.
+"""
+
+
+@app.callback()
+def _root() -> None:
+    """Keep `run` a command of its own, whatever other commands there are."""
+
+
+@app.command(help=RUN_HELP)
+def run(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Config values for this run.")
+    ] = None,
+    *,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Start from a published experiment, configs/NAME.toml.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Start from a TOML file of config keys.")
+    ] = None,
+    clients: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Clients to simulate. \\[default: key num-clients, else 5]"),
+    ] = None,
+    gpus_per_client: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SHARE", help="GPUs a client takes. \\[default: an even share]"),
+    ] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Show Flower's log as it is.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show the result only.")] = False,
+) -> None:
+    """Run a simulation; the help text is RUN_HELP."""
+    from fgl_app import preflight
+    from fgl_app.config import ConfigError
+    from fgl_app.console import Mode, complain
+    from fgl_app.launch_plan import preset_file, resolve_config, stage_app
+
+    try:
+        if preset and config:
+            raise ConfigError("--preset and --config exclude each other; give one")
+        if stream and quiet:
+            raise ConfigError("--stream and --quiet exclude each other; give one")
+        file = preset_file(preset) if preset else config
+        settings = resolve_config(file, overrides or [], clients, Path.cwd(), datetime.now(UTC))
+        preflight.check(settings, settings.num_clients)
+    except ConfigError as error:
+        complain(str(error))
+        raise typer.Exit(BAD_INPUT) from None
+    mode = Mode.RAW if stream else Mode.QUIET if quiet else Mode.READABLE
+    raise typer.Exit(execute(settings, gpus_per_client, mode, stage_app))
+
+
+@app.command("config")
+def show_config() -> None:
+    """List every config key with its default and its meaning."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from fgl_app.config import RunConfig, allowed_values
+
+    table = Table("key", "default", "meaning", box=None, pad_edge=False)
+    for name, field in RunConfig.model_fields.items():
+        key = name.replace("_", "-")
+        choices = " | ".join(allowed_values(key))
+        meaning = f"{field.description}\n{choices}" if choices else str(field.description)
+        table.add_row(key, Text(json.dumps(field.default)), Text(meaning))
+    Console(highlight=False, emoji=False).print(table)
+
+
+def execute(
+    config: RunConfig, gpus_per_client: float | None, mode: Mode, app_at: Callable[[Path], Path]
+) -> int:
+    """Run a Flower app and report to the user.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With the number of clients, and a run directory that does not exist yet.
+    gpus_per_client : float or None
+        Share of a GPU for each client; None for an even share.
+    mode : Mode
+        How much of the log is shown.
+    app_at : Callable[[Path], Path]
+        Lays the app out in a new folder and returns its directory.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    from fgl_app.console import Display, complain
+    from fgl_app.launch_plan import Machine, federation_config
+    from fgl_app.launcher import LaunchError, launch
+
+    if gpus_per_client is None and config.device in ("cpu", "mps"):
+        gpus_per_client = 0.0
+    federation = federation_config(config.num_clients, Machine.detect(), gpus_per_client)
+    folder = Path(config.output_dir) / config.run_name
+    folder.mkdir()
+    _interrupt_when_asked_to_end()
+    try:
+        with Display(mode) as display:
+            display.announce(f"starting Flower with {config.num_clients} clients, run {config.run_name}")
+            outcome = launch(app_at, config.to_run_config(), federation, folder, display.show)
+        summary = _read_summary(folder)
+        reason = failure_reason(outcome, summary)
+        if not reason:
+            display.show_result(summary, folder)
+            return 0
+    except LaunchError as error:
+        reason = str(error)
+    except KeyboardInterrupt:
+        complain(f"interrupted; the logs and what was finished are in {folder}")
+        return INTERRUPTED
+    complain(f"the run failed: {reason}")
+    complain(f"its logs are {folder / 'flower.log'} and {folder / 'superlink.log'}")
+    return FAILED
+
+
+def failure_reason(outcome: Outcome, summary: Mapping[str, Any]) -> str:
+    """Say why a run failed, by the app's account or else by Flower's.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        What Flower says.
+    summary : Mapping[str, Any]
+        The content of ``summary.json``; empty when there is none.
+
+    Returns
+    -------
+    str
+        Empty for a run that both call completed.
+    """
+    if outcome.completed and summary.get("status") == "completed":
+        return ""
+    if summary.get("error"):
+        return str(summary["error"])
+    if not outcome.completed:
+        details = outcome.details.removeprefix("Simulation failed with exception: ")
+        return details or f"Flower ended it as '{outcome.status}'"
+    if not summary:
+        return "it ended without a summary.json"
+    return f"summary.json has the status '{summary.get('status')}'"
+
+
+def _read_summary(folder: Path) -> dict[str, Any]:
+    try:
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary
+
+
+def _interrupt_when_asked_to_end() -> None:
+    """Have a request to end, as from a batch system, take everything down as Ctrl-C does."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # Under nohup the signal is ignored, and stays so.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # Flower draws trees that a terminal without UTF-8 cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+if __name__ == "__main__":
+    main()

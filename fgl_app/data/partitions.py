@@ -1,0 +1,120 @@
+"""Splitting examples over clients with Flower's partitioners."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+
+import datasets
+import numpy as np
+import torch
+from flwr_datasets.partitioner import (
+    DirichletPartitioner,
+    IidPartitioner,
+    Partitioner,
+    PathologicalPartitioner,
+)
+
+from fgl_app.algorithms.types import LabeledImages
+from fgl_app.config import RunConfig
+from fgl_app.data.sources import load_dataset
+
+MIN_PARTITION_SIZE = 10
+"""Examples that each client gets at least."""
+
+
+@lru_cache(maxsize=4)
+def partition(config: RunConfig, num_clients: int) -> tuple[np.ndarray, ...]:
+    """Split the training examples over clients.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Data set, kind of partition, its parameters and the seed.
+    num_clients : int
+        Number of clients.
+
+    Returns
+    -------
+    tuple[np.ndarray, ...]
+        For each client the int64 indices of its training examples: disjoint, sorted, the same for the
+        same config and number.
+
+    Raises
+    ------
+    ValueError
+        When the data do not allow this partition; says which key to change.
+    """
+    labels = load_dataset(config.dataset, config.image_size).train.labels.numpy()
+    _check_possible(config, num_clients, len(labels), len(np.unique(labels)))
+    partitioner = _partitioner(config, num_clients)
+    # The partitioners cut in the order given, and data sets often come ordered by class.
+    order = np.random.default_rng(config.seed).permutation(len(labels))
+    partitioner.dataset = datasets.Dataset.from_dict({"label": labels[order], "index": order})
+    try:
+        # The Dirichlet partitioner warns at every one of its (at most eleven) draws.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parts = [partitioner.load_partition(i).with_format("numpy") for i in range(num_clients)]
+    except ValueError as error:
+        raise ValueError(_impossible(config, num_clients)) from error
+    return tuple(np.sort(np.asarray(part["index"])) for part in parts)
+
+
+def label_counts(config: RunConfig, num_clients: int) -> np.ndarray:
+    """Return how many examples of each class each client holds: int64, shape (clients, classes)."""
+    data = load_dataset(config.dataset, config.image_size)
+    labels = data.train.labels.numpy()
+    return np.stack(
+        [
+            np.bincount(labels[part], minlength=len(data.class_names))
+            for part in partition(config, num_clients)
+        ]
+    )
+
+
+def _partitioner(config: RunConfig, num_clients: int) -> Partitioner:
+    if config.partitioning == "iid":
+        return IidPartitioner(num_clients)
+    if config.partitioning == "dirichlet":
+        return DirichletPartitioner(
+            num_clients, "label", config.dirichlet_alpha, MIN_PARTITION_SIZE, seed=config.seed
+        )
+    return PathologicalPartitioner(
+        num_clients, "label", config.classes_per_client, "first-deterministic", seed=config.seed
+    )
+
+
+def _check_possible(config: RunConfig, num_clients: int, num_examples: int, num_classes: int) -> None:
+    most = num_examples // MIN_PARTITION_SIZE
+    if num_clients > most:
+        raise ValueError(
+            f"the {num_examples} training examples of '{config.dataset}' allow at most {most} clients "
+            f"of {MIN_PARTITION_SIZE} examples, got {num_clients} clients"
+        )
+    if config.partitioning == "pathological" and config.classes_per_client > num_classes:
+        raise ValueError(
+            f"classes-per-client must be at most {num_classes}, the classes of '{config.dataset}', "
+            f"got {config.classes_per_client}"
+        )
+
+
+def _impossible(config: RunConfig, num_clients: int) -> str:
+    if config.partitioning == "dirichlet":
+        return (
+            f"dirichlet-alpha {config.dirichlet_alpha} with seed {config.seed} leaves one of {num_clients} "
+            f"clients fewer than {MIN_PARTITION_SIZE} examples; raise dirichlet-alpha or use fewer clients"
+        )
+    return (
+        f"partitioning '{config.partitioning}' of '{config.dataset}' over {num_clients} clients is not "
+        "possible: a class has fewer examples than clients that hold it; use fewer clients"
+    )
+
+
+def load_client_data(
+    config: RunConfig, partition_id: int, num_partitions: int
+) -> tuple[LabeledImages, tuple[str, ...]]:
+    """Return a client's training examples and the class names."""
+    data = load_dataset(config.dataset, config.image_size)
+    indices = torch.from_numpy(partition(config, num_partitions)[partition_id])
+    return data.train.select(indices), data.class_names

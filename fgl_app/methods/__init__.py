@@ -1,0 +1,1 @@
+"""What the ServerApp can run, a module for each kind of method."""

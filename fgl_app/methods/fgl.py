@@ -1,0 +1,150 @@
+"""``method="fgl"``: embeddings from clients, synthesis and training on the server, further rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fgl_app.algorithms.classification import TrainSettings, train
+from fgl_app.algorithms.embedding import embed_prompts, encode_texts
+from fgl_app.algorithms.prompts import class_prompts
+from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.synthesis import SynthesisSettings, allot_images, synthesize
+from fgl_app.algorithms.types import LabeledImages, State, TextEmbeddings
+from fgl_app.data.saving import save_images
+from fgl_app.data.sources import resize_images
+from fgl_app.methods.session import Session
+from fgl_app.methods.settings import server_settings, synthetic_settings
+from fgl_app.models import load_pipeline
+from fgl_app.progress import log, track
+from fgl_app.records import arrays_to_state
+from fgl_app.results.plots import plot_image_grid
+from fgl_app.strategies.checked import CheckedStrategy
+from fgl_app.strategies.fgl import FGLStrategy
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def run_fgl(session: Session) -> nn.Module:
+    """Run FGL and return the last global model."""
+    config = session.config
+    with session.directory.phase("loading the generator"):
+        pipeline = load_pipeline(config.generator, session.device)
+        # The server encodes the negative prompt in any case, which tells what a good upload looks like.
+        negative = encode_texts(pipeline, [config.negative_prompt])
+
+    uploads = ExitStack()
+
+    def synthesize_fn(embeddings: TextEmbeddings) -> LabeledImages:
+        uploads.close()
+        _plot_holders(session, strategy)
+        return _synthesize(session, pipeline, embeddings, negative)
+
+    def train_fn(state: State, data: LabeledImages) -> State:
+        return _train(session, state, data, synthetic_settings(config), "training on synthetic images")
+
+    def correct_fn(state: State, data: LabeledImages) -> State:
+        return _train(session, state, data, server_settings(config), "fine-tuning on synthetic images")
+
+    labels_only = config.prompts == "labels-only"
+    checked = CheckedStrategy(session.inner_strategy(), min_replies=config.min_nodes)
+    strategy = FGLStrategy(
+        checked,
+        synthesize_fn=synthesize_fn,
+        train_fn=train_fn,
+        correct_fn=correct_fn if config.server_epochs else None,
+        num_classes=len(session.dataset.class_names),
+        embeddings=_embed_class_names(session, pipeline) if labels_only else None,
+        embedding_shapes={name: tuple(tensor.shape[1:]) for name, tensor in negative.items()},
+        max_upload_bytes=int(config.max_upload_mb * 1e6),
+        num_nodes=config.num_clients,
+        min_uploads=config.min_nodes,
+        setup_timeout=config.node_timeout,
+    )
+    log.info("asking %d nodes for text embeddings", 0 if labels_only else len(session.nodes))
+    try:
+        with uploads:
+            uploads.enter_context(session.directory.phase("uploads"))
+            arrays = session.run_rounds(strategy)
+    finally:
+        session.note_incidents(
+            [*strategy.rejected, *checked.rejected], [*strategy.failures, *checked.failures]
+        )
+    return session.model_of(arrays_to_state(arrays))
+
+
+def _synthesize(
+    session: Session,
+    pipeline: DiffusionPipeline,
+    embeddings: TextEmbeddings,
+    negative: Mapping[str, Tensor],
+) -> LabeledImages:
+    config, names = session.config, session.dataset.class_names
+    absent = sorted(set(range(len(names))) - set(embeddings.labels.tolist()))
+    if absent:
+        log.warning("no client described %s: no images of them", ", ".join(names[i] for i in absent))
+    settings = SynthesisSettings(
+        config.num_inference_steps, config.guidance_scale, config.synthesis_batch_size, config.seed
+    )
+    shares = allot_images(embeddings.labels, embeddings.counts, config.images_per_class)
+    with (
+        session.directory.phase("synthesis"),
+        track(int(shares.sum()), "synthesizing", "images") as progress,
+    ):
+        images = synthesize(
+            pipeline,
+            embeddings,
+            shares,
+            settings,
+            negative=negative if config.guidance_scale > 1 else None,
+            callback=progress.update,
+        )
+    with session.directory.phase("saving images"):
+        folder = session.directory.path / "synthetic"
+        save_images(images, names, folder)
+        plot_image_grid(
+            images.images.permute(0, 2, 3, 1).squeeze(-1).numpy(),
+            images.labels.numpy(),
+            names,
+            session.directory.path / "synthetic_images.png",
+        )
+    session.outcome |= {"num_prompts": len(embeddings), "num_synthetic_images": len(images)}
+    return resize_images(images, config.image_size)
+
+
+def _train(
+    session: Session, state: State, data: LabeledImages, settings: TrainSettings, description: str
+) -> State:
+    model = session.model_of(state)
+    # Fine-tuning comes once a round; every time its own order and augmentation.
+    generator = seeded("server", session.config.seed, len(session.accuracies))
+    with (
+        session.directory.phase(description),
+        track(settings.epochs * len(data), description, "images") as progress,
+    ):
+        train(model, data, settings, generator, callback=progress.update)
+    return model.state_dict()
+
+
+def _embed_class_names(session: Session, pipeline: DiffusionPipeline) -> TextEmbeddings:
+    """Embed one prompt for each class name: what the server can do without any client."""
+    names = session.dataset.class_names
+    prompts = class_prompts(session.config.template, range(len(names)), names)
+    return embed_prompts(pipeline, prompts, dtype=getattr(torch, session.config.embedding_dtype))
+
+
+def _plot_holders(session: Session, strategy: FGLStrategy[LabeledImages]) -> None:
+    """Draw who holds which labels, from what the clients themselves uploaded."""
+    num_classes = len(session.dataset.class_names)
+    counts = [
+        np.bincount(upload.labels, weights=upload.counts, minlength=num_classes).astype(np.int64)
+        for _, upload in sorted(strategy.uploads.items())
+    ]
+    if counts:
+        session.plot_label_counts(np.stack(counts))

@@ -1,0 +1,62 @@
+"""The bytes that clients and server exchange, by phase and direction."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Direction = Literal["uplink", "downlink"]
+
+
+class TrafficLedger:
+    """Count serialized bytes and messages by phase and direction.
+
+    Uplink is client to server, downlink is server to client.
+    """
+
+    def __init__(self) -> None:
+        self._phases: dict[str, dict[str, int]] = {}
+
+    def record(self, phase: str, direction: Direction, num_bytes: int) -> None:
+        """Count one message.
+
+        Parameters
+        ----------
+        phase : str
+            Part of the run to which the message belongs.
+        direction : {"uplink", "downlink"}
+            ``uplink`` for client to server.
+        num_bytes : int
+            Size of the message as serialized, bytes.
+
+        Raises
+        ------
+        ValueError
+            If the direction is unknown or the size is negative.
+        """
+        if direction not in get_args(Direction):
+            raise ValueError(f"direction must be 'uplink' or 'downlink', got {direction!r}")
+        if num_bytes < 0:
+            raise ValueError(f"num_bytes must be at least 0, got {num_bytes}")
+        counts = self._phases.setdefault(
+            phase, {"uplink": 0, "downlink": 0, "uplink_messages": 0, "downlink_messages": 0}
+        )
+        counts[direction] += num_bytes
+        counts[f"{direction}_messages"] += 1
+
+    def totals(self) -> dict[str, int]:
+        """Return the bytes of all phases, ``{"uplink": ..., "downlink": ...}``."""
+        return {
+            direction: sum(counts[direction] for counts in self._phases.values())
+            for direction in get_args(Direction)
+        }
+
+    def by_phase(self) -> dict[str, dict[str, int]]:
+        """Return the counts of each phase, in the order in which the phases began.
+
+        Returns
+        -------
+        dict[str, dict[str, int]]
+            For each phase ``uplink`` and ``downlink`` (bytes), ``uplink_messages`` and
+            ``downlink_messages``. A copy: changing it does not change the ledger.
+        """
+        return {phase: dict(counts) for phase, counts in self._phases.items()}

@@ -1,0 +1,71 @@
+"""What can be known to fail before anything starts."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from fgl_app.config import ConfigError, RunConfig
+
+
+def check(config: RunConfig, num_clients: int) -> None:
+    """Check what the config's own rules cannot see, before Flower is started.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With the run's name and an absolute output directory.
+    num_clients : int
+        Clients to be simulated.
+
+    Raises
+    ------
+    ConfigError
+        Names the key, the rule and the value.
+    """
+    _check_output(Path(config.output_dir), config.run_name)
+    check_inputs(config, num_clients)
+
+
+def check_inputs(config: RunConfig, num_clients: int) -> None:
+    """Check that the data can be loaded and split, and that the generator is there.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The validated config.
+    num_clients : int
+        Clients over which the data are split; 0 when not known yet.
+
+    Raises
+    ------
+    ConfigError
+        Names the key, the rule and the value.
+    """
+    # Torch and the data libraries take seconds to import; a wrong folder is told before.
+    from fgl_app.data.partitions import partition
+    from fgl_app.data.sources import load_dataset
+    from fgl_app.models import generator_source
+
+    try:
+        load_dataset(config.dataset, config.image_size)
+        if num_clients:
+            partition(config, num_clients)
+        if config.method == "fgl":
+            generator_source(config.generator)
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_output(output_dir: Path, run_name: str) -> None:
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"config key 'output-dir' must be a folder that can be written, got '{output_dir}' ({reason})"
+        ) from error
+    if (output_dir / run_name).exists():
+        raise ConfigError(f"config key 'run-name' must be new in {output_dir}, got '{run_name}'")

@@ -1,0 +1,190 @@
+"""What a run says while it works: plain lines, made by the apps and read back by the launcher.
+
+Flower carries whatever a ServerApp writes to stdout into the run's log, line by line. A line of this
+module begins with ``fgl: ``, which tells it from Flower's own, and a progress line has one fixed shape.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+PREFIX = "fgl: "
+INTERVAL = 2.0
+
+_LINE = re.compile(
+    r"fgl: (?P<description>\S.*?)  (?P<done>\d+)/(?P<total>\d+) (?P<unit>\S+)  (?P<rate>[\d.]+) \S+/s"
+    r"  (?:(?P<left>[\d:]+) left|in (?P<elapsed>[\d:]+))"
+)
+
+
+class _StdoutHandler(logging.Handler):
+    """Write records to whatever ``sys.stdout`` is now, at once and one line in one piece.
+
+    Flower replaces ``sys.stdout.write`` when a run starts and puts it back at its end, so the stream is
+    looked up for every record.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stdout.write(self.format(record) + "\n")
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        lines = super().format(record).splitlines() or [""]
+        return "\n".join(f"{PREFIX}{level}{line}" for line in lines)
+
+
+log = logging.getLogger("fgl")
+log.setLevel(logging.INFO)
+log.addHandler(_StdoutHandler())
+# Flower's and Ray's root handlers would print every line a second time.
+log.propagate = False
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """A progress line, read back.
+
+    Attributes
+    ----------
+    description : str
+        What is being done; one at a time goes by this name.
+    done, total : int
+        Items finished and items to do.
+    unit : str
+        What the items are called, plural.
+    rate : float
+        Items a second since the start.
+    seconds_left : int or None
+        Estimate; None on the last line.
+    seconds : int or None
+        What it all took; None before the last line.
+    """
+
+    description: str
+    done: int
+    total: int
+    unit: str
+    rate: float
+    seconds_left: int | None
+    seconds: int | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether this is the last line."""
+        return self.seconds is not None
+
+
+class Progress:
+    """Counts items and logs a line at most every two seconds; made by :func:`track`."""
+
+    def __init__(self, total: int, description: str, unit: str) -> None:
+        self.total = total
+        self.description = description
+        self.unit = unit
+        self.done = 0
+        self._start = self._last = time.monotonic()
+
+    def update(self, n: int = 1) -> None:
+        """Count ``n`` more items as done."""
+        self.done += n
+        now = time.monotonic()
+        # The last line is due at the end, with the time it all took.
+        if 0 < self.done < self.total and now - self._last >= INTERVAL:
+            self._last = now
+            rate = self.done / (now - self._start)
+            self._log(rate, f"{_clock((self.total - self.done) / rate)} left")
+
+    def finish(self) -> None:
+        """Log the last line."""
+        seconds = time.monotonic() - self._start
+        self._log(self.done / max(seconds, 1e-3), f"in {_clock(seconds)}")
+
+    def _log(self, rate: float, when: str) -> None:
+        speed = f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
+        log.info(
+            f"{self.description}  {self.done}/{self.total} {self.unit}  {speed} {self.unit}/s  {when}",
+        )
+
+
+@contextmanager
+def track(total: int, description: str, unit: str) -> Iterator[Progress]:
+    """Log the progress of a piece of work, at most a line every two seconds and one at its end.
+
+    Parameters
+    ----------
+    total : int
+        Items to do.
+    description : str
+        What is being done, such as ``"synthesizing"``.
+    unit : str
+        What the items are called: one word, plural.
+
+    Yields
+    ------
+    Progress
+        Call its ``update(n)`` after every ``n`` items. Work that raises logs no last line.
+
+    Examples
+    --------
+    >>> with track(len(batches), "training", "batches") as progress:
+    ...     for batch in batches:
+    ...         step(batch)
+    ...         progress.update()
+    """
+    assert unit.split() == [unit], f"a unit is one word, got {unit!r}"
+    assert "  " not in description, f"a description has no double spaces, got {description!r}"
+    progress = Progress(total, description, unit)
+    yield progress
+    progress.finish()
+
+
+def parse(line: str) -> ProgressEvent | None:
+    """Read a progress line back.
+
+    Parameters
+    ----------
+    line : str
+        A line of the log.
+
+    Returns
+    -------
+    ProgressEvent or None
+        None for any other line.
+    """
+    match = _LINE.fullmatch(line.strip())
+    if match is None:
+        return None
+    return ProgressEvent(
+        description=match["description"],
+        done=int(match["done"]),
+        total=int(match["total"]),
+        unit=match["unit"],
+        rate=float(match["rate"]),
+        seconds_left=_seconds(match["left"]),
+        seconds=_seconds(match["elapsed"]),
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _seconds(clock: str | None) -> int | None:
+    if clock is None:
+        return None
+    seconds = 0
+    for part in clock.split(":"):
+        seconds = 60 * seconds + int(part)
+    return seconds

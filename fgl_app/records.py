@@ -1,0 +1,236 @@
+"""Between Flower's records and torch: the only place where they are converted and uploads are validated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.serde import message_to_proto
+
+from fgl_app.algorithms.types import State, TextEmbeddings
+
+ARRAYS, METRICS, CONFIG, EMBEDDINGS, SITE = "arrays", "metrics", "config", "embeddings", "site"
+NUM_EXAMPLES = "num-examples"
+MAX_EXAMPLES = 1_000_000_000
+"""More examples than any site holds; a larger claim would only drown the others."""
+
+
+class UploadError(ValueError):
+    """A reply breaks a rule of its kind; the message says which and what came instead."""
+
+
+def state_to_arrays(state: State) -> ArrayRecord:
+    """Convert a model's state into an ArrayRecord.
+
+    Integer buffers, such as BatchNorm's ``num_batches_tracked``, are left out: averaging would turn
+    them into fractions. bfloat16, which NumPy lacks, travels as float32.
+
+    Parameters
+    ----------
+    state : Mapping[str, Tensor]
+        Any device.
+
+    Returns
+    -------
+    ArrayRecord
+        The floating tensors, by name.
+    """
+    floating = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+    return ArrayRecord(
+        {
+            name: Array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy())
+            for name, tensor in floating.items()
+        }
+    )
+
+
+def arrays_to_state(arrays: ArrayRecord) -> dict[str, torch.Tensor]:
+    """Convert an ArrayRecord into tensors on the CPU, by name, in the dtype received."""
+    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in arrays.items()}
+
+
+def load_state(model: torch.nn.Module, state: State) -> None:
+    """Load a state that :func:`state_to_arrays` carried; the model keeps its own integer buffers.
+
+    Raises
+    ------
+    ValueError
+        When a floating tensor of the model is missing or has another shape.
+    """
+    own = model.state_dict()
+    missing = [name for name, tensor in own.items() if tensor.is_floating_point() and name not in state]
+    if missing:
+        raise ValueError(f"the state lacks {len(missing)} tensors of the model, first '{missing[0]}'")
+    model.load_state_dict(own | dict(state))
+
+
+def embeddings_to_record(embeddings: TextEmbeddings) -> ArrayRecord:
+    """Convert text embeddings into one ArrayRecord of fixed keys."""
+    tensors = {**embeddings.tensors, "labels": embeddings.labels, "counts": embeddings.counts}
+    return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in tensors.items()})
+
+
+def record_to_embeddings(
+    content: RecordDict,
+    *,
+    num_classes: int,
+    max_bytes: int,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> TextEmbeddings:
+    """Validate an upload of text embeddings and convert it.
+
+    Parameters
+    ----------
+    content : RecordDict
+        A reply with the ArrayRecord "embeddings": "labels" and "counts" (int64, shape (P,)) and named
+        floating tensors of shape (P, ...).
+    num_classes : int
+        Labels must be below it.
+    max_bytes : int
+        Most bytes the arrays may take.
+    shapes : Mapping[str, tuple[int, ...]] or None, default None
+        Names and shapes of one prompt's tensors; None accepts any.
+
+    Returns
+    -------
+    TextEmbeddings
+        On the CPU.
+
+    Raises
+    ------
+    UploadError
+        On a missing key, wrong shape or dtype, NaN or infinity, a label or count out of range, no prompt,
+        or too many bytes.
+    """
+    record = content.array_records.get(EMBEDDINGS)
+    if record is None:
+        raise UploadError(f"no ArrayRecord '{EMBEDDINGS}' in the reply")
+    size = sum(len(array.data) for array in record.values())
+    if size > max_bytes:
+        raise UploadError(f"upload of {size} bytes, at most {max_bytes} are accepted")
+    arrays = {name: _to_numpy(name, array) for name, array in record.items()}
+    missing = {"labels", "counts"} - arrays.keys()
+    if missing:
+        raise UploadError(f"missing key '{min(missing)}'")
+    labels = _integers("labels", arrays.pop("labels"), low=0, high=num_classes - 1)
+    counts = _integers("counts", arrays.pop("counts"), low=1, high=MAX_EXAMPLES)
+    if len(counts) != len(labels):
+        raise UploadError(f"{len(labels)} labels but {len(counts)} counts")
+    _check_tensors(arrays, len(labels), shapes)
+    return TextEmbeddings(
+        {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()},
+        torch.from_numpy(labels),
+        torch.from_numpy(counts),
+    )
+
+
+def check_trained(content: RecordDict, reference: ArrayRecord) -> None:
+    """Validate the reply of a training round against the arrays that were sent.
+
+    Parameters
+    ----------
+    content : RecordDict
+        One ArrayRecord and one MetricRecord with a positive "num-examples".
+    reference : ArrayRecord
+        What the client was given: names, shapes and dtypes must be the same.
+
+    Raises
+    ------
+    UploadError
+        On other names, shapes or dtypes, NaN or infinity, or a weight out of range.
+    """
+    if len(content.array_records) != 1 or len(content.metric_records) != 1:
+        raise UploadError("a training reply needs exactly one ArrayRecord and one MetricRecord")
+    weight = next(iter(content.metric_records.values())).get(NUM_EXAMPLES)
+    if not isinstance(weight, int | float) or not 0 < weight <= MAX_EXAMPLES:
+        raise UploadError(f"'{NUM_EXAMPLES}' must be in (0, {MAX_EXAMPLES}], got {weight}")
+    arrays = next(iter(content.array_records.values()))
+    if arrays.keys() != reference.keys():
+        odd = sorted(arrays.keys() ^ reference.keys())[0]
+        raise UploadError(f"array '{odd}' is {'unknown' if odd in arrays else 'missing'}")
+    for name, array in arrays.items():
+        expected = reference[name]
+        if (tuple(array.shape), array.dtype) != (tuple(expected.shape), expected.dtype):
+            raise UploadError(
+                f"array '{name}' must be {expected.dtype} of shape {tuple(expected.shape)}, "
+                f"got {array.dtype} of shape {tuple(array.shape)}"
+            )
+        _check_finite(name, _to_numpy(name, array))
+
+
+def restore_dtypes(arrays: ArrayRecord, reference: ArrayRecord) -> ArrayRecord:
+    """Return the arrays in the reference's dtypes: Flower's adaptive strategies return float64."""
+    return ArrayRecord(
+        {name: Array(array.numpy().astype(reference[name].dtype)) for name, array in arrays.items()}
+    )
+
+
+def site_record(name: str) -> ConfigRecord:
+    """Return the record by which a client says which site it is (node ids are random)."""
+    return ConfigRecord({"name": name})
+
+
+def site_name(message: Message) -> str:
+    """Return the site a reply says it comes from; its node id when it does not say."""
+    record = message.content.config_records.get(SITE) if message.has_content() else None
+    name = record.get("name") if record is not None else None
+    return name if isinstance(name, str) else str(message.metadata.src_node_id)
+
+
+def metric_record(values: Mapping[str, float | int]) -> MetricRecord:
+    """Return a MetricRecord of plain numbers (NumPy scalars are refused by Flower)."""
+    return MetricRecord({key: int(v) if isinstance(v, int) else float(v) for key, v in values.items()})
+
+
+def message_bytes(message: Message) -> int:
+    """Return a message's size as serialized, bytes."""
+    return int(message_to_proto(message).ByteSize())
+
+
+def _to_numpy(name: str, array: Array) -> np.ndarray:
+    # The header alone could claim any size; the declared shape must fit the bytes that came.
+    if array.stype != "numpy.ndarray":
+        raise UploadError(f"array '{name}' has serialization '{array.stype}', expected 'numpy.ndarray'")
+    try:
+        values = array.numpy()
+    except (ValueError, EOFError, TypeError, OSError, MemoryError) as error:
+        raise UploadError(f"array '{name}' cannot be read: {error}") from error
+    if values.shape != tuple(array.shape) or str(values.dtype) != array.dtype:
+        raise UploadError(f"array '{name}' is not what its header says")
+    return values
+
+
+def _integers(name: str, values: np.ndarray, *, low: int, high: int) -> np.ndarray:
+    if values.dtype != np.int64 or values.ndim != 1:
+        raise UploadError(f"'{name}' must be int64 of shape (P,), got {values.dtype} of shape {values.shape}")
+    if not len(values):
+        raise UploadError(f"'{name}' is empty: a client must describe at least one example")
+    outside = values[(values < low) | (values > high)]
+    if len(outside):
+        raise UploadError(f"'{name}' must be between {low} and {high}, got {outside[0]}")
+    return values.copy()
+
+
+def _check_tensors(
+    arrays: Mapping[str, np.ndarray], rows: int, shapes: Mapping[str, tuple[int, ...]] | None
+) -> None:
+    if not arrays:
+        raise UploadError("no embedding tensor in the upload")
+    if shapes is not None and arrays.keys() != shapes.keys():
+        raise UploadError(f"embedding tensors must be {sorted(shapes)}, got {sorted(arrays)}")
+    for name, array in arrays.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise UploadError(f"'{name}' must be floating, got {array.dtype}")
+        expected = (rows, *(shapes[name] if shapes is not None else array.shape[1:]))
+        if array.shape != expected:
+            raise UploadError(f"'{name}' must have shape {expected}, got {array.shape}")
+        _check_finite(name, array)
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    # One pass without a mask as large as the array: a sum meets any NaN or infinity.
+    if not math.isfinite(float(np.sum(array, dtype=np.float64))):
+        raise UploadError(f"'{name}' holds NaN or infinity")

@@ -1,0 +1,1 @@
+"""What a run leaves behind: its directory, the pictures and the report."""

@@ -1,0 +1,269 @@
+"""The pictures of a run, each one PNG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fgl_app.results.style import BLUE, FAINT, INK, MUTED, ORANGE, TITLE_HEIGHT, WIDTH, picture, shorten
+from fgl_app.results.units import human_bytes, human_percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+
+_POINTS = 72  # an inch
+
+
+def plot_label_distribution(counts: npt.NDArray[np.integer], class_names: Sequence[str], path: Path) -> None:
+    """Draw who holds which labels: a row a client, a column a class, darker for more examples.
+
+    Parameters
+    ----------
+    counts : ndarray of int, shape (clients, classes)
+        Examples of each class that each client holds.
+    class_names : Sequence[str]
+        A name for each column.
+    path : Path
+        The PNG to write.
+
+    Raises
+    ------
+    ValueError
+        If there is not one name for each column.
+    """
+    num_clients, num_classes = counts.shape
+    if len(class_names) != num_classes:
+        raise ValueError(f"class_names must name {num_classes} classes, got {len(class_names)} names")
+    cell = 0.87 * WIDTH / num_classes * _POINTS
+    number_size = min(9.0, cell / (0.75 * len(str(counts.max()))))
+    numbered = number_size >= 7
+    row = min(0.36, max(0.2 if numbered else 0.12, 5 / num_clients))
+    held = float((counts > 0).sum(axis=1).mean())
+    subtitle = f"on average, a client holds {held:.1f} of {num_classes} classes"
+    names_height = 0.75 + min(0.9, 0.09 * max(map(len, class_names)))
+    height = TITLE_HEIGHT + row * num_clients + names_height + (0.0 if numbered else 0.6)
+    with picture(path, height, "Who holds which labels", subtitle) as figure:
+        axes = figure.subplots()
+        mesh = _draw_cells(axes, counts)
+        if numbered:
+            _number_cells(axes, counts, number_size)
+        else:
+            bar = figure.colorbar(mesh, ax=axes, location="bottom", shrink=0.6, aspect=32)
+            bar.set_label("examples (grey: none)")
+            bar.outline.set_visible(False)
+        _name_columns(axes, class_names, cell)
+        step = math.ceil(0.16 / row)
+        clients = range(0, num_clients, step)
+        axes.set_yticks([client + 0.5 for client in clients], [str(client) for client in clients])
+        axes.set_ylabel("client")
+
+
+def _draw_cells(axes: Axes, counts: npt.NDArray[np.integer]) -> QuadMesh:
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+
+    blues = LinearSegmentedColormap.from_list("counts", ["#c6dbef", "#4292c6", "#08306b"])
+    # The square root keeps a handful of examples visible beside hundreds.
+    norm = PowerNorm(0.5, vmin=0, vmax=max(1, counts.max()))
+    mesh = axes.pcolormesh(
+        np.ma.masked_equal(counts, 0),
+        cmap=blues,
+        norm=norm,
+        edgecolors="white",
+        linewidth=min(1.0, 10 / max(counts.shape)),
+    )
+    axes.set_facecolor("#f1f3f5")
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return mesh
+
+
+def _number_cells(axes: Axes, counts: npt.NDArray[np.integer], size: float) -> None:
+    for (client, label), count in np.ndenumerate(counts):
+        if count:
+            # A quarter of the maximum is the middle of the square-root scale.
+            color = "white" if 4 * count > counts.max() else INK
+            axes.text(
+                label + 0.5, client + 0.52, str(count), color=color, fontsize=size, ha="center", va="center"
+            )
+
+
+def _name_columns(axes: Axes, class_names: Sequence[str], cell: float) -> None:
+    step = math.ceil(11 / cell)
+    names = [shorten(name, 16) for name in class_names[::step]]
+    upright = max(map(len, names)) * 6 > cell
+    axes.set_xticks(np.arange(0, len(class_names), step) + 0.5, names, rotation=90 if upright else 0)
+    axes.set_xlabel("class" if step == 1 else f"class (one in {step} is named)")
+
+
+def plot_image_grid(
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.integer],
+    class_names: Sequence[str],
+    path: Path,
+    per_class: int = 10,
+) -> None:
+    """Draw a row of images for each class, taken evenly from all of its images.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (N, H, W) or (N, H, W, 3)
+        Grey or RGB images, at least one.
+    labels : ndarray of int, shape (N,)
+        The class of each image, an index into ``class_names``.
+    class_names : Sequence[str]
+        All classes. Above 20, 20 of them are shown, evenly spaced.
+    path : Path
+        The PNG to write.
+    per_class : int
+        Images in a row, at most.
+    """
+    chosen = np.unique(np.linspace(0, len(class_names) - 1, min(20, len(class_names))).round().astype(int))
+    longest_row = int(np.bincount(labels, minlength=len(class_names))[chosen].max())
+    columns = max(1, min(per_class, longest_row))
+    canvas, row_height = _tile(images, labels, chosen, columns)
+    names = [shorten(class_names[label], 16) for label in chosen]
+    margin = 0.22 + 0.085 * max(map(len, names))
+    # Pixels are laid out one to one, so that each stays a crisp square; the text follows their scale.
+    # A row of few images is left short, not blown up.
+    dpi = max(canvas.shape[1] / (WIDTH - margin - 0.1), canvas.shape[1] / columns / 0.7)
+    height = TITLE_HEIGHT + canvas.shape[0] / dpi + 0.1
+    subtitle = f"{len(images):,} images of {len(class_names)} classes"
+    if len(chosen) < len(class_names):
+        subtitle += f", {len(chosen)} of them shown"
+    with picture(path, height, "Synthetic images", subtitle, dpi=dpi) as figure:
+        figure.figimage(canvas, xo=round(margin * dpi), yo=round(0.1 * dpi), origin="upper")
+        for index, (label, name) in enumerate(zip(chosen, names, strict=True)):
+            y = 0.1 + (canvas.shape[0] - (index + 0.5) * row_height) / dpi
+            figure.text(0.1 / WIDTH, y / height, name, va="center", fontsize=9.5)
+            if not (labels == label).any():
+                figure.text((margin + 0.08) / WIDTH, y / height, "none", va="center", color=MUTED)
+
+
+def _tile(
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.integer],
+    chosen: npt.NDArray[np.integer],
+    columns: int,
+) -> tuple[npt.NDArray[np.uint8], int]:
+    gap = 4
+    blank = _scaled(np.zeros_like(images[0]))
+    row_height, column_width = blank.shape[0] + gap, blank.shape[1] + gap
+    canvas = np.full((row_height * len(chosen), column_width * columns, 3), 255, dtype=np.uint8)
+    for row, label in enumerate(chosen):
+        members = np.flatnonzero(labels == label)
+        picked = np.linspace(0, len(members) - 1, min(columns, len(members))).round().astype(int)
+        for column, member in enumerate(members[picked]):
+            top, left = row * row_height + gap // 2, column * column_width + gap // 2
+            tile = _scaled(images[member])
+            canvas[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return canvas, row_height
+
+
+def _scaled(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
+    picture = Image.fromarray(image).convert("RGB")
+    if picture.width > 128:
+        size = (96, max(1, round(96 * picture.height / picture.width)))
+        return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+    factor = max(1, round(96 / picture.width))
+    return np.asarray(picture).repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def plot_accuracy(
+    points: Sequence[tuple[int, float]], path: Path, title: str = "Accuracy of the global model"
+) -> None:
+    """Draw accuracy by round.
+
+    Parameters
+    ----------
+    points : Sequence[tuple[int, float]]
+        Round and accuracy (0..1), at least one, rounds ascending.
+    path : Path
+        The PNG to write.
+    title : str
+        Heading of the picture.
+
+    Raises
+    ------
+    ValueError
+        If there are no points.
+    """
+    if not points:
+        raise ValueError("points must hold at least one round, got none")
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    rounds, accuracies = zip(*points, strict=True)
+    subtitle = f"{human_percent(accuracies[-1])} after round {rounds[-1]}"
+    with picture(path, 3.1, title, subtitle) as figure:
+        axes = figure.subplots()
+        marker = "o" if len(points) <= 20 else None
+        axes.plot(rounds, accuracies, color=BLUE, linewidth=2, marker=marker, markersize=5, clip_on=False)
+        axes.plot(rounds[-1], accuracies[-1], "o", color=BLUE, markersize=8, clip_on=False, zorder=3)
+        low = 0.0 if len(points) == 1 else max(0.0, math.floor(10 * min(accuracies) - 0.5) / 10)
+        axes.set_ylim(low, 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
+        axes.margins(x=0.015)
+        if len(points) == 1:
+            axes.set_xticks(rounds)
+            axes.annotate(
+                human_percent(accuracies[0]), points[0], (10, 0), textcoords="offset points", va="center"
+            )
+        axes.grid(axis="y")
+        axes.set_xlabel("round")
+
+
+def plot_traffic(by_phase: Mapping[str, Mapping[str, int]], path: Path) -> None:
+    """Draw the bytes that clients sent and received in each phase, on a logarithmic axis.
+
+    Parameters
+    ----------
+    by_phase : Mapping[str, Mapping[str, int]]
+        ``uplink`` and ``downlink`` (bytes) of each phase, as ``TrafficLedger.by_phase`` gives them.
+    path : Path
+        The PNG to write.
+    """
+    sent = sum(phase["uplink"] for phase in by_phase.values())
+    received = sum(phase["downlink"] for phase in by_phase.values())
+    subtitle = f"clients sent {human_bytes(sent)} and received {human_bytes(received)}"
+    with picture(path, TITLE_HEIGHT + 0.75 + 0.6 * len(by_phase), "Bytes by phase", subtitle) as figure:
+        axes = figure.subplots()
+        sizes = [phase[way] for phase in by_phase.values() for way in ("uplink", "downlink") if phase[way]]
+        low = 10 ** math.floor(math.log10(min(sizes, default=1000)) - 0.3)
+        for row, phase in enumerate(by_phase.values()):
+            _draw_bytes(axes, row, phase, low)
+        _scale_bytes(axes, low, 10 ** (1.6 * math.log10(max(sizes, default=1000) / low)) * low)
+        axes.set_yticks(range(len(by_phase)), [shorten(name, 16) for name in by_phase])
+        axes.set_ylim(len(by_phase) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+
+
+def _draw_bytes(axes: Axes, row: int, phase: Mapping[str, int], low: float) -> None:
+    ways = (("uplink", -0.17, "^", BLUE, "sent"), ("downlink", 0.17, "v", ORANGE, "received"))
+    for way, offset, marker, color, word in ways:
+        size, y = phase[way], row + offset
+        end = max(size, low)
+        axes.plot([low, end], [y, y], color=color, linewidth=2.5, solid_capstyle="butt")
+        if size:
+            axes.plot(end, y, marker, color=color, markersize=7)
+        text = f"{human_bytes(size)} {word}"
+        axes.annotate(text, (end, y), (8, 0), textcoords="offset points", va="center", fontsize=9)
+
+
+def _scale_bytes(axes: Axes, low: float, high: float) -> None:
+    ticks = [1000.0**power for power in range(5) if low <= 1000**power <= high]
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.set_xticks(ticks, [human_bytes(tick).replace(".0", "") for tick in ticks])
+    axes.set_xlabel("logarithmic scale")
+    axes.minorticks_off()
+    axes.grid(axis="x", color=FAINT)
+    axes.spines["left"].set_visible(False)

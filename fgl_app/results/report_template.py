@@ -1,0 +1,128 @@
+"""The HTML of the report, in Python because Flower's app bundle carries no template files."""
+
+CSS = """
+:root {
+  color-scheme: light dark;
+  --page: #f5f6f8; --card: #ffffff; --ink: #1f2933; --muted: #5b6775; --line: #e1e5ea;
+  --good: #0b6b4f; --good-back: #e3f5ee; --bad: #a8320a; --bad-back: #fdece4;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #12161b; --card: #1b2128; --ink: #e6eaee; --muted: #9aa7b4; --line: #303944;
+    --good: #6fd6b0; --good-back: #14322a; --bad: #ffa37f; --bad-back: #40211a;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
+  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 0 0 .75rem; }
+.where { color: var(--muted); margin: .25rem 0 1rem; overflow-wrap: anywhere; }
+.status { border-radius: .6rem; padding: .7rem 1rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
+.status.completed { background: var(--good-back); color: var(--good); }
+.status.failed, .status.unfinished { background: var(--bad-back); color: var(--bad); }
+.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
+.number, .card {
+  background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .9rem 1rem;
+}
+.number .name { color: var(--muted); font-size: .85rem; }
+.number .value { font-size: 1.6rem; font-weight: 650; line-height: 1.3; white-space: nowrap; }
+.number .note { color: var(--muted); font-size: .85rem; }
+.problems { margin-top: 1rem; }
+.columns { columns: 2 22rem; column-gap: 1rem; margin-bottom: 1rem; }
+.columns .card:last-child { margin-bottom: 0; }
+.card { break-inside: avoid; margin: 0 0 1rem; }
+figure.card { padding: .5rem; background: #ffffff; }
+figure img { display: block; width: 100%; max-width: 36rem; height: auto; margin: 0 auto; }
+.scroll { overflow-x: auto; }
+.scroll:has(.long) { overflow-y: auto; max-height: 24rem; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .4rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
+tr:last-child > * { border-bottom: 0; }
+thead th { color: var(--muted); font-weight: 500; position: sticky; top: 0; background: var(--card); }
+tbody th { font-weight: 400; white-space: nowrap; padding-right: 1rem; }
+td { overflow-wrap: anywhere; }
+.pairs th { width: 50%; }
+.numeric :is(td, th + th) { text-align: right; white-space: nowrap; }
+.total > * { font-weight: 650; }
+@media (max-width: 30rem) {
+  figure.card { padding: .25rem; }
+  .incidents thead { display: none; }
+  .incidents :is(tr, th, td) { display: block; }
+  .incidents th { border: 0; padding-bottom: 0; color: var(--muted); }
+  .incidents th::before { content: "node "; }
+}
+@media print {
+  :root {
+    --page: #fff; --card: #fff; --ink: #000; --muted: #444; --line: #bbb;
+    --good: #0b6b4f; --good-back: #fff; --bad: #a8320a; --bad-back: #fff;
+  }
+  html { font-size: 11px; }
+  main { max-width: none; padding: 0; }
+  .status { border: 1px solid; }
+  .scroll, .scroll:has(.long) { max-height: none; overflow: visible; }
+  .tables { columns: 1; }
+  .card:has(table) { break-inside: auto; }
+  tr { break-inside: avoid; }
+}
+"""
+
+HTML = """{% macro card(table) %}
+<section class="card">
+<h2>{{ table.title }}</h2>
+<div class="scroll"><table class="{{ table.kind }}">
+{% if table.head %}
+<thead><tr>{% for cell in table.head %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
+{% endif %}
+<tbody>
+{% for row in table.rows %}
+<tr{% if row[0] == "total" %} class="total"{% endif %}>{% for cell in row %}
+{% if loop.first %}<th scope="row">{{ cell }}</th>{% else %}<td>{{ cell }}</td>{% endif %}
+{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+</section>
+{% endmacro %}
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>{{ css | safe }}</style>
+</head>
+<body>
+<main>
+<h1>{{ title }}</h1>
+<p class="where">{{ run }}{% if ended %} · {{ ended }}{% endif %}</p>
+<p class="status {{ status }}"><strong>{{ status | capitalize }}</strong>
+{%- if error %}: {{ error }}{% endif %}</p>
+<section class="numbers" aria-label="Headline numbers">
+{% for number in numbers %}
+<div class="number"><div class="name">{{ number.name }}</div><div class="value">{{ number.value }}</div>
+{% if number.note %}<div class="note">{{ number.note }}</div>{% endif %}</div>
+{% endfor %}
+</section>
+<div class="problems">
+{% for table in problems %}
+{{ card(table) }}
+{% endfor %}
+</div>
+<div class="columns">
+{% for picture in pictures %}
+<figure class="card"><img src="{{ picture.uri }}" alt="{{ picture.alt }}"></figure>
+{% endfor %}
+</div>
+<div class="columns tables">
+{% for table in tables %}
+{{ card(table) }}
+{% endfor %}
+</div>
+</main>
+</body>
+</html>
+"""

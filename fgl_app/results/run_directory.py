@@ -1,0 +1,199 @@
+"""The folder of a run: its config, its events as they happen, its summary."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+logger = logging.getLogger(__name__)
+
+_DISTRIBUTIONS = ("fgl-app", "flwr", "torch", "diffusers", "transformers", "datasets")
+# A reader meets the outcome first and the long tables last.
+_FIRST_KEYS = ("status", "error", "strategy", "dataset", "seed", "num_clients", "rounds", "accuracy", "loss")
+_LAST_KEYS = ("seconds", "uplink_bytes", "downlink_bytes", "rejected_uploads", "failures", "versions")
+
+
+class RunDirectory:
+    """The folder of one run; make it with :meth:`create`.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._start = time.monotonic()
+        self._phases: dict[str, float] = {}
+
+    @classmethod
+    def create(cls, output_dir: Path, name: str, config: Mapping[str, Any]) -> Self:
+        """Make ``output_dir/name``, write ``config.json`` and point ``output_dir/latest`` at it.
+
+        Parameters
+        ----------
+        output_dir : Path
+            Folder that holds a folder for each run; made when absent.
+        name : str
+            Name of the run's folder.
+        config : Mapping[str, Any]
+            The resolved run config, JSON values.
+
+        Returns
+        -------
+        RunDirectory
+            Its clock starts now.
+
+        Raises
+        ------
+        OSError
+            If the folder holds anything but log files, or cannot be written; the message says which.
+        """
+        path = output_dir / name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            taken = sorted(entry.name for entry in path.iterdir() if entry.suffix != ".log")
+            if not taken:
+                write_atomically(path / "config.json", _to_json(config))
+        except OSError as error:
+            raise OSError(f"the run directory {path} cannot be written: {error}") from error
+        if taken:
+            raise FileExistsError(
+                f"the run directory {path} must be new or hold only *.log files, it holds {taken[0]}"
+                + (f" and {len(taken) - 1} more" if len(taken) > 1 else "")
+            )
+        _point_latest(path)
+        return cls(path)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds since the start as ``total``, then those of each finished phase."""
+        return {"total": self._elapsed(), **{name: round(s, 3) for name, s in self._phases.items()}}
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Append an event to ``metrics.jsonl``, on disk when this returns.
+
+        Parameters
+        ----------
+        event : Mapping[str, Any]
+            JSON values; ``time`` (UTC, ISO 8601) and ``elapsed`` (seconds since the start) are put first.
+        """
+        stamp = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "elapsed": self._elapsed()}
+        line = json.dumps(_finite(stamp | dict(event)), ensure_ascii=False, allow_nan=False)
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure the seconds of a phase and log them, with the error if it raises.
+
+        Parameters
+        ----------
+        name : str
+            The phases of one name add up in :attr:`seconds`. ``total`` is taken.
+        """
+        assert name != "total", "the phase 'total' would hide the run's total"
+        start = time.monotonic()
+        outcome: dict[str, str] = {}
+        try:
+            yield
+        except BaseException as error:
+            outcome["error"] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            seconds = time.monotonic() - start
+            self._phases[name] = self._phases.get(name, 0.0) + seconds
+            self.log({"event": "phase", "phase": name, "seconds": round(seconds, 3), **outcome})
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write ``summary.json`` in one step: a reader sees the old file or the whole new one.
+
+        Parameters
+        ----------
+        summary : Mapping[str, Any]
+            JSON values. The outcome is written first and the tables last, whatever the order given;
+            NaN and infinities, which JSON has not, become null.
+        """
+        middle = sorted(set(summary) - {*_FIRST_KEYS, *_LAST_KEYS})
+        order = [key for key in (*_FIRST_KEYS, *middle, *_LAST_KEYS) if key in summary]
+        write_atomically(self.path / "summary.json", _to_json({key: summary[key] for key in order}))
+
+    def _elapsed(self) -> float:
+        return round(time.monotonic() - self._start, 3)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages a result depends on.
+
+    Returns
+    -------
+    dict[str, str]
+        Distribution name to version; those that are not installed are left out.
+    """
+    found = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a UTF-8 text file so that no reader ever sees half of it.
+
+    Parameters
+    ----------
+    path : Path
+        File to write or replace.
+    text : str
+        Its whole content.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written; the old file is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _point_latest(path: Path) -> None:
+    latest = path.parent / "latest"
+    temporary = path.parent / f".latest.{os.getpid()}"
+    try:
+        temporary.symlink_to(path.name, target_is_directory=True)
+        temporary.replace(latest)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        logger.info("no link %s to this run: %s", latest, error)
+
+
+def _to_json(values: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(dict(values)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

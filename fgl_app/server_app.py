@@ -1,0 +1,51 @@
+"""The ServerApp: read the config, run the method, save the results."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fgl_app import preflight
+from fgl_app.config import ConfigError, RunConfig, parse_config
+from fgl_app.progress import log
+from fgl_app.results.run_directory import RunDirectory
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what the config asks for; a run that does not produce it ends in an exception."""
+    try:
+        config = _named(parse_config(context.run_config))
+        preflight.check_inputs(config, config.num_clients)
+    except ConfigError as error:
+        log.error("%s", error)
+        raise
+    # Heavy, and not needed to refuse a bad config.
+    from fgl_app.methods.classifier import run_classifier
+    from fgl_app.methods.fgl import run_fgl
+    from fgl_app.methods.session import Session
+
+    directory = RunDirectory.create(
+        Path(config.output_dir).absolute(), config.run_name, config.to_run_config()
+    )
+    log.info("results go to %s", directory.path)
+    session = Session(config, directory, grid)
+    method = {"fgl": run_fgl, "classifier": run_classifier}[config.method]
+    try:
+        session.save_model(method(session))
+    except BaseException as error:
+        log.error("%s: %s", type(error).__name__, error)
+        session.finish(error)
+        raise
+    session.finish(None)
+
+
+def _named(config: RunConfig) -> RunConfig:
+    if config.run_name:
+        return config
+    return config.model_copy(update={"run_name": f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{config.what_runs}"})

@@ -1,0 +1,137 @@
+"""Asking nodes and hearing from them: waiting, pulling replies one by one, telling their errors apart."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+logger = logging.getLogger("fgl")
+
+POLL_SECONDS = 0.2
+SETTLE_SECONDS = 1.0
+
+
+class TooFewRepliesError(RuntimeError):
+    """Fewer good replies than a phase needs; the message names the nodes and their reasons."""
+
+
+@dataclass(frozen=True)
+class Incident:
+    """A node's reply that was of no use.
+
+    Parameters
+    ----------
+    node : str
+        Site name, or the node's id when the site is not known.
+    phase : str
+        What it was asked for.
+    reason : str
+        What was wrong.
+    """
+
+    node: str
+    phase: str
+    reason: str
+
+    @classmethod
+    def of_error(cls, node: str, phase: str, reply: Message) -> Incident:
+        """Return the incident of an error reply."""
+        return cls(node, phase, reply.error.reason or f"error {reply.error.code}")
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+def wait_for_nodes(grid: Grid, *, minimum: int, expected: int = 0, timeout: float) -> list[int]:
+    """Wait until nodes are connected.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's grid.
+    minimum : int
+        Fewer nodes at the time-out are an error.
+    expected : int, default 0
+        Return as soon as so many are there. 0: when at least ``minimum`` are there and their number has
+        stopped growing for a second (in simulation nodes appear in a burst).
+    timeout : float
+        Seconds.
+
+    Returns
+    -------
+    list[int]
+        Node ids in ascending order.
+
+    Raises
+    ------
+    TooFewRepliesError
+        When fewer than ``minimum`` nodes connected in time.
+    """
+    deadline = time.monotonic() + timeout
+    before = -1
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        if expected and len(nodes) >= expected:
+            return nodes
+        if not expected and len(nodes) >= minimum and len(nodes) == before:
+            return nodes
+        if time.monotonic() >= deadline:
+            break
+        if len(nodes) != before:
+            logger.info("waiting for nodes: %d connected, %d needed", len(nodes), expected or minimum)
+        before = len(nodes)
+        time.sleep(min(SETTLE_SECONDS, max(0.0, deadline - time.monotonic())))
+    if len(nodes) < minimum:
+        raise TooFewRepliesError(
+            f"{len(nodes)} of at least {minimum} nodes connected within {timeout:g} s; "
+            "start more SuperNodes or lower min-nodes"
+        )
+    return nodes
+
+
+def pull_each(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Iterator[tuple[int, Message]]:
+    """Send messages and yield the replies one at a time, as they come.
+
+    Replies are pulled singly, so that the memory in use is that of one reply however many there are.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's grid.
+    messages : Sequence[Message]
+        At most one for each node.
+    timeout : float
+        Seconds until the remaining replies are given up.
+
+    Yields
+    ------
+    tuple[int, Message]
+        Id of the node that was asked, and its reply. The node is known from the request: an error reply
+        about a lost node comes from the SuperLink itself.
+    """
+    deadline = time.monotonic() + timeout
+    message_ids = grid.push_messages(messages)
+    nodes = [message.metadata.dst_node_id for message in messages]
+    pending = {i: node for i, node in zip(message_ids, nodes, strict=True) if i is not None}
+    while pending:
+        found = False
+        for message_id in list(pending):
+            for reply in grid.pull_messages([message_id]):
+                found = True
+                yield pending.pop(message_id), reply
+        if time.monotonic() >= deadline:
+            return
+        if not found:
+            time.sleep(POLL_SECONDS)
+
+
+def explain(phase: str, good: int, needed: int, incidents: Iterable[Incident]) -> str:
+    """Return the sentence of a phase that got too few good replies."""
+    reasons = "; ".join(f"node {i.node}: {i.reason}" for i in incidents) or "no node replied"
+    return f"{phase}: {good} good replies, at least {needed} needed ({reasons})"

@@ -1,0 +1,99 @@
+"""A grid that counts the bytes of every message it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fgl_app.metrics.traffic import TrafficLedger
+from fgl_app.records import message_bytes
+
+
+class MeteredGrid(Grid):
+    """Hand everything to another grid and enter each message into a ledger.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's grid.
+    ledger : TrafficLedger
+        Gets the serialized size of each message sent (downlink) and of each reply (uplink).
+    phase_names : Mapping[str, str] or None, default None
+        Message type to the phase it is entered under; other types are their own phase.
+    """
+
+    def __init__(
+        self, grid: Grid, ledger: TrafficLedger, *, phase_names: Mapping[str, str] | None = None
+    ) -> None:
+        self._grid = grid
+        self._ledger = ledger
+        self._phase_names = phase_names or {}
+        self._phases: dict[str, str] = {}
+
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message (Flower's deprecated way)."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of the connected nodes."""
+        return self._grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages, counting them."""
+        sent = self._count_requests(messages)
+        message_ids = list(self._grid.push_messages(sent))
+        for message_id, message in zip(message_ids, sent, strict=True):
+            self._phases[message_id] = self._phase(message)
+        return message_ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Fetch replies, counting them."""
+        replies = list(self._grid.pull_messages(message_ids))
+        for reply in replies:
+            self._count_reply(self._phases.pop(reply.metadata.reply_to_message_id, "other"), reply)
+        return replies
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send messages and wait for the replies, counting both."""
+        sent = self._count_requests(messages)
+        if not sent:
+            return []
+        phase = self._phase(sent[0])
+        replies = list(self._grid.send_and_receive(sent, timeout=timeout))
+        for reply in replies:
+            self._count_reply(phase, reply)
+        return replies
+
+    def _phase(self, request: Message) -> str:
+        message_type = request.metadata.message_type
+        return self._phase_names.get(message_type, message_type)
+
+    def _count_requests(self, messages: Iterable[Message]) -> list[Message]:
+        sent = list(messages)
+        for message in sent:
+            self._ledger.record(self._phase(message), "downlink", message_bytes(message))
+        return sent
+
+    def _count_reply(self, phase: str, reply: Message) -> None:
+        self._ledger.record(phase, "uplink", message_bytes(reply))

@@ -1,0 +1,144 @@
+"""A set-up round in front of any Flower strategy: clients upload once, then the rounds begin."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fgl_app.records import UploadError, site_name
+from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, pull_each
+
+logger = logging.getLogger("fgl")
+
+PHASE = "set-up"
+
+
+class SetupRoundStrategy(Strategy, ABC):
+    """Wrap a strategy with a set-up round before it and a correction after each aggregate.
+
+    Round 1 is the set-up; from round 2 on the wrapped strategy runs, and sees the round number less one
+    in all four hooks. ``start`` is not overridden, so outer code that runs its own ``start`` still comes
+    through here. The set-up happens inside ``configure_train`` of round 1, where replies can be pulled one
+    by one: only one upload is held in memory, whatever a subclass does not keep.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Any Flower strategy; node sampling and metric options stay on it.
+    min_uploads : int, default 2
+        Good uploads the set-up needs; with fewer the run fails.
+    setup_timeout : float, default 3600.0
+        Seconds to wait for nodes, and again for their uploads.
+
+    Attributes
+    ----------
+    rejected : list[Incident]
+        Uploads that broke a rule.
+    failures : list[Incident]
+        Nodes that replied with an error, or not in time.
+    """
+
+    def __init__(self, strategy: Strategy, *, min_uploads: int = 2, setup_timeout: float = 3600.0) -> None:
+        self.strategy = strategy
+        self.min_uploads = min_uploads
+        self.setup_timeout = setup_timeout
+        self.rejected: list[Incident] = []
+        self.failures: list[Incident] = []
+        self._outcome: tuple[ArrayRecord | None, MetricRecord | None] = (None, None)
+
+    @abstractmethod
+    def configure_setup(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Sequence[Message]:
+        """Return the set-up's requests, at most one for each node; none when nothing is asked of nodes."""
+
+    @abstractmethod
+    def accept_upload(self, reply: Message) -> None:
+        """Validate one upload and keep what is needed of it.
+
+        Raises
+        ------
+        UploadError
+            When the upload breaks a rule; it is then recorded and left out.
+        """
+
+    @abstractmethod
+    def finish_setup(self, arrays: ArrayRecord) -> tuple[ArrayRecord, MetricRecord]:
+        """Turn the accepted uploads into the arrays and metrics of round 1."""
+
+    def correct(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
+        """Return the arrays corrected after the aggregate of ``server_round`` (default: as they are)."""
+        return arrays
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Run the set-up in round 1 and return no messages; afterwards ask the wrapped strategy."""
+        # Strategies write into the config they are given; the caller's stays as it is.
+        config = ConfigRecord(dict(config))
+        if server_round > 1:
+            return self.strategy.configure_train(server_round - 1, arrays, config, grid)
+        requests = self.configure_setup(arrays, config, grid)
+        if requests:
+            self._collect(requests, grid)
+        self._outcome = self.finish_setup(arrays)
+        return []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the set-up's outcome in round 1; afterwards the wrapped aggregate, corrected."""
+        if server_round == 1:
+            return self._outcome
+        arrays, metrics = self.strategy.aggregate_train(server_round - 1, replies)
+        if arrays is not None:
+            arrays = self.correct(server_round, arrays)
+        return arrays, metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the wrapped strategy, one round behind."""
+        return self.strategy.configure_evaluate(server_round - 1, arrays, ConfigRecord(dict(config)), grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Ask the wrapped strategy, one round behind."""
+        return self.strategy.aggregate_evaluate(server_round - 1, replies)
+
+    def summary(self) -> None:
+        """Log this strategy's settings, then the wrapped one's."""
+        logger.info(
+            "%s: set-up round with at least %d uploads, then %s",
+            type(self).__name__,
+            self.min_uploads,
+            type(self.strategy).__name__,
+        )
+        self.strategy.summary()
+
+    def _collect(self, requests: Sequence[Message], grid: Grid) -> None:
+        silent = {message.metadata.dst_node_id for message in requests}
+        accepted = 0
+        for node, reply in pull_each(grid, requests, timeout=self.setup_timeout):
+            silent.discard(node)
+            if reply.has_error():
+                self._leave_out(self.failures, Incident.of_error(str(node), PHASE, reply))
+                continue
+            try:
+                self.accept_upload(reply)
+                accepted += 1
+            except UploadError as error:
+                self._leave_out(self.rejected, Incident(site_name(reply), PHASE, str(error)))
+        for node in sorted(silent):
+            reason = f"no reply within {self.setup_timeout:g} s"
+            self._leave_out(self.failures, Incident(str(node), PHASE, reason))
+        logger.info("set-up: %d uploads accepted, %d asked", accepted, len(requests))
+        if accepted < self.min_uploads:
+            incidents = [*self.failures, *self.rejected]
+            raise TooFewRepliesError(explain(PHASE, accepted, self.min_uploads, incidents))
+
+    def _leave_out(self, incidents: list[Incident], incident: Incident) -> None:
+        logger.warning("%s: node %s left out: %s", PHASE, incident.node, incident.reason)
+        incidents.append(incident)

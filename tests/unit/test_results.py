@@ -1,0 +1,425 @@
+import base64
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta
+from html.parser import HTMLParser
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgl_app.results.plots import plot_accuracy, plot_image_grid, plot_label_distribution, plot_traffic
+from fgl_app.results.report import write_report
+from fgl_app.results.run_directory import RunDirectory, versions, write_atomically
+from fgl_app.results.units import human_bytes, human_seconds
+
+DIGITS = [str(digit) for digit in range(10)]
+
+
+# Units
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 KB"),
+        (999_949, "999.9 KB"),
+        (999_950, "1.0 MB"),  # not "1000.0 KB"
+        (44_700_000, "44.7 MB"),
+        (1_000_000_000, "1.0 GB"),
+        (2.5e12, "2.5 TB"),
+    ],
+)
+def test_human_bytes(size, text):
+    assert human_bytes(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.00 s"),
+        (0.42, "0.42 s"),
+        (0.996, "1.0 s"),
+        (12.34, "12.3 s"),
+        (59.96, "1 min 0 s"),  # not "60.0 s"
+        (185, "3 min 5 s"),
+        (3599.6, "1 h 0 min"),  # not "60 min 0 s"
+        (8040, "2 h 14 min"),
+    ],
+)
+def test_human_seconds(seconds, text):
+    assert human_seconds(seconds) == text
+
+
+# Run directory
+
+
+def read_events(run):
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_create_writes_the_config_and_points_latest_at_the_newest_run(tmp_path):
+    first = RunDirectory.create(tmp_path / "new" / "outputs", "first", {"seed": 1})
+    latest = tmp_path / "new" / "outputs" / "latest"
+    assert first.path == tmp_path / "new" / "outputs" / "first"
+    assert json.loads((latest / "config.json").read_text()) == {"seed": 1}
+    RunDirectory.create(tmp_path / "new" / "outputs", "second", {"seed": 2})
+    assert latest.is_symlink()
+    assert latest.readlink() == Path("second")
+    assert sorted(entry.name for entry in latest.parent.iterdir()) == ["first", "latest", "second"]
+
+
+def test_create_accepts_a_folder_that_holds_only_logs(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "superlink.log").touch()
+    assert (RunDirectory.create(tmp_path, "run", {}).path / "config.json").is_file()
+
+
+def test_create_refuses_a_used_folder_and_leaves_it_and_latest_alone(tmp_path):
+    RunDirectory.create(tmp_path, "run", {"seed": 1})
+    RunDirectory.create(tmp_path, "other", {})
+    with pytest.raises(OSError, match=r"run directory .*run must be new .* it holds config\.json"):
+        RunDirectory.create(tmp_path, "run", {"seed": 2})
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"seed": 1}
+    assert (tmp_path / "latest").readlink() == Path("other")
+
+
+def test_create_says_what_cannot_be_written(tmp_path):
+    (tmp_path / "outputs").write_text("a file")
+    with pytest.raises(OSError, match=r"the run directory .*outputs/run cannot be written: "):
+        RunDirectory.create(tmp_path / "outputs", "run", {})
+
+
+def test_a_link_that_cannot_be_made_is_a_log_line_and_no_failure(tmp_path, caplog):
+    (tmp_path / "latest").mkdir()
+    with caplog.at_level(logging.INFO):
+        run = RunDirectory.create(tmp_path, "run", {})
+    assert "no link" in caplog.text
+    assert run.path.is_dir()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["latest", "run"]
+
+
+def test_log_appends_one_json_line_at_once_with_time_and_elapsed(tmp_path):
+    run = RunDirectory.create(tmp_path, "run", {})
+    run.log({"event": "round", "round": 1, "accuracy": 0.5, "loss": float("nan")})
+    assert len(read_events(run)) == 1
+    run.log({"event": "note", "text": "two\nlines, ünïcode"})
+    first, second = read_events(run)
+    assert first["accuracy"] == 0.5
+    assert first["loss"] is None
+    assert second["text"] == "two\nlines, ünïcode"
+    assert datetime.fromisoformat(first["time"]).utcoffset() == timedelta(0)
+    assert 0 <= first["elapsed"] <= second["elapsed"]
+
+
+def test_repeated_phases_add_up_and_each_is_logged(tmp_path):
+    run = RunDirectory.create(tmp_path, "run", {})
+    for name in ("train", "evaluate", "train"):
+        with run.phase(name):
+            time.sleep(0.02)
+    events = read_events(run)
+    assert [event["phase"] for event in events] == ["train", "evaluate", "train"]
+    assert list(run.seconds) == ["total", "train", "evaluate"]
+    # Each number is rounded to a millisecond.
+    assert run.seconds["train"] == pytest.approx(events[0]["seconds"] + events[2]["seconds"], abs=0.0021)
+    assert run.seconds["train"] >= 0.04
+    assert run.seconds["total"] >= run.seconds["train"] + run.seconds["evaluate"] - 0.0021
+
+
+def test_a_phase_that_raises_is_measured_logged_and_raises(tmp_path):
+    run = RunDirectory.create(tmp_path, "run", {})
+    with pytest.raises(RuntimeError, match="no images"), run.phase("synthesis"):
+        raise RuntimeError("no images")
+    assert read_events(run)[0]["error"] == "RuntimeError: no images"
+    assert "synthesis" in run.seconds
+
+
+def test_summary_is_ordered_strict_json_and_replaces_the_old_one(tmp_path):
+    run = RunDirectory.create(tmp_path, "run", {})
+    run.write_summary({"status": "failed"})
+    run.write_summary({"versions": {}, "zeta": 1, "alpha": 2, "loss": float("inf"), "status": "completed"})
+    text = (run.path / "summary.json").read_text()
+    assert list(json.loads(text)) == ["status", "loss", "alpha", "zeta", "versions"]
+    assert json.loads(text)["loss"] is None
+    assert sorted(entry.name for entry in run.path.iterdir()) == ["config.json", "summary.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "summary.json"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "new \ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_versions_are_those_installed_and_nothing_is_imported():
+    assert versions()["python"] == sys.version.split()[0]
+    assert versions()["flwr"] == metadata.version("flwr")
+    heavy = "{'torch', 'flwr', 'diffusers', 'transformers', 'datasets', 'matplotlib', 'jinja2'}"
+    code = (
+        "import sys, fgl_app.results.plots, fgl_app.results.report, fgl_app.results.run_directory as r;"
+        f"r.versions(); print({heavy} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+# Plots
+
+
+def pixels(path):
+    image = Image.open(path)
+    assert image.format == "PNG"
+    return np.asarray(image.convert("RGB"))
+
+
+def has_color(picture, color):
+    return bool((np.abs(picture.astype(int) - color).max(axis=-1) <= 2).any())
+
+
+@pytest.mark.parametrize(("clients", "classes"), [(2, 2), (10, 10), (50, 100)])
+def test_label_distribution(tmp_path, clients, classes):
+    counts = np.random.default_rng(0).integers(1, 400, (clients, classes))
+    counts[::2, ::2] = 0
+    plot_label_distribution(counts, [f"class {i}" for i in range(classes)], tmp_path / "a.png")
+    picture = pixels(tmp_path / "a.png")
+    assert picture.shape[1] == 1000
+    assert 400 < picture.shape[0] < 2600
+    assert has_color(picture, [0x08, 0x30, 0x6B]), "the largest count has the darkest blue"
+    assert has_color(picture, [0xF1, 0xF3, 0xF5]), "no examples is grey"
+
+
+def test_label_distribution_darkens_the_cell_that_holds_more(tmp_path):
+    plot_label_distribution(np.array([[400, 0], [0, 25]]), ["cat", "dog"], tmp_path / "a.png")
+    dark = np.abs(pixels(tmp_path / "a.png").astype(int) - [0x08, 0x30, 0x6B]).max(axis=-1) <= 2
+    rows, columns = np.nonzero(dark)
+    # Client 0 is the upper row, class 0 the left column.
+    assert np.median(columns) < 1000 / 2
+    assert np.median(rows) < dark.shape[0] / 2
+
+
+def test_label_distribution_wants_a_name_for_each_class(tmp_path):
+    with pytest.raises(ValueError, match="must name 3 classes, got 2 names"):
+        plot_label_distribution(np.ones((2, 3), dtype=int), ["a", "b"], tmp_path / "a.png")
+
+
+def test_image_grid_shows_small_images_pixel_for_pixel(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
+    plot_image_grid(image, np.array([0]), ["noise"], tmp_path / "a.png")
+    picture = pixels(tmp_path / "a.png")
+    enlarged = image[0].repeat(12, axis=0).repeat(12, axis=1)  # 8 pixels become 96
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (96, 96, 3))[:, :, 0]
+    starts = np.argwhere((windows[:, :, 0, 0] == enlarged[0, 0]).all(axis=-1))
+    assert any((windows[top, left] == enlarged).all() for top, left in starts)
+
+
+def test_image_grid_has_a_row_for_each_class_and_columns_for_its_images(tmp_path):
+    shades = np.array([40, 80, 120], dtype=np.uint8)
+    labels = np.repeat([0, 1, 2], [5, 5, 2])
+    images = np.broadcast_to(shades[labels][:, None, None], (12, 32, 32)).copy()
+    plot_image_grid(images, labels, ["a", "b", "c", "absent"], tmp_path / "a.png", per_class=4)
+    picture = pixels(tmp_path / "a.png")
+    areas = [int((picture == shade).all(axis=-1).sum()) / 96**2 for shade in shades]
+    # Text is antialiased through a few pixels of any shade.
+    assert areas == pytest.approx([4, 4, 2], abs=0.02)
+    tops = [np.nonzero((picture == shade).all(axis=-1).sum(axis=1) > 90)[0].min() for shade in shades]
+    assert tops == sorted(tops)
+
+
+def test_image_grid_shows_at_most_twenty_classes_and_shrinks_photos(tmp_path):
+    images = np.full((100, 256, 256, 3), 90, dtype=np.uint8)
+    plot_image_grid(images, np.arange(100), [f"class {i}" for i in range(100)], tmp_path / "a.png")
+    shown = (pixels(tmp_path / "a.png") == 90).all(axis=-1).sum() / 96**2
+    assert shown == pytest.approx(20, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "points", [[(1, 0.874)], [(i, 0.9 - 0.5 / i) for i in range(1, 51)], [(3, 0.0), (4, 1.0)]]
+)
+def test_accuracy(tmp_path, points):
+    plot_accuracy(points, tmp_path / "a.png")
+    picture = pixels(tmp_path / "a.png")
+    assert picture.shape == (620, 1000, 3)
+    assert has_color(picture, [0x00, 0x72, 0xB2])
+
+
+def test_a_single_accuracy_stands_at_its_height_on_the_whole_scale(tmp_path):
+    rows = []
+    for accuracy in (0.0, 0.5, 1.0):
+        plot_accuracy([(1, accuracy)], tmp_path / "a.png")
+        blue = np.abs(pixels(tmp_path / "a.png").astype(int) - [0x00, 0x72, 0xB2]).max(axis=-1) <= 2
+        rows.append(np.nonzero(blue)[0].mean())
+    # The layout moves a little to make room for the label of 100 %.
+    assert rows[0] - rows[1] == pytest.approx(rows[1] - rows[2], rel=0.03)
+    assert rows[0] - rows[2] > 250
+
+
+def test_accuracy_without_points_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one round"):
+        plot_accuracy([], tmp_path / "a.png")
+
+
+def test_traffic_shows_a_kilobyte_beside_a_gigabyte_to_scale(tmp_path):
+    lengths = []
+    for size in (10**3, 10**6, 10**9):
+        phases = {"setup": {"uplink": size, "downlink": 0}, "train": {"uplink": 10**3, "downlink": 10**9}}
+        plot_traffic(phases, tmp_path / "a.png")
+        picture = pixels(tmp_path / "a.png").astype(int)
+        upper = picture[: picture.shape[0] // 2]
+        blue = np.nonzero((np.abs(upper - [0x00, 0x72, 0xB2]).max(axis=-1) <= 2).any(axis=0))[0]
+        lengths.append(blue.max() - blue.min())
+    assert lengths[0] > 20
+    # Logarithmic: a factor of a thousand is the same step everywhere.
+    assert lengths[1] - lengths[0] == pytest.approx(lengths[2] - lengths[1], abs=3)
+
+
+def test_traffic_without_any_bytes_is_drawn(tmp_path):
+    plot_traffic({"setup": {"uplink": 0, "downlink": 0}}, tmp_path / "a.png")
+    assert pixels(tmp_path / "a.png").min() < 128
+
+
+# Report
+
+
+class Page(HTMLParser):
+    """The tags of a page, the text it shows and the sources of its images; checks that tags are closed."""
+
+    VOID = frozenset({"meta", "img", "link", "br"})
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.sources, self.text = [], [], [], ""
+        self.feed(html)
+        assert self.open == []
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in {"src", "href"}]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data + " "
+
+
+def a_run(tmp_path, **summary):
+    run = RunDirectory.create(
+        tmp_path, "a-run", {"method": "fgl", "prompt-template": "<script>alert(1)</script>"}
+    )
+    with run.phase("synthesis"):
+        pass
+    for number in (1, 2):
+        run.log({"event": "round", "round": number, "accuracy": 0.4 * number, "loss": 1 / number})
+    run.write_summary(
+        {
+            "strategy": "fgl-fedavg",
+            "dataset": "digits",
+            "seed": 3,
+            "num_clients": 10,
+            "rounds": 2,
+            "status": "completed",
+            "seconds": {"total": 185.0, "synthesis": 74.0},
+            "uplink_bytes": {"total": 4_123_450, "setup": 123_450, "train": 4_000_000},
+            "downlink_bytes": {"total": 5_000_000, "train": 5_000_000},
+            "accuracy": 0.8,
+            "loss": 0.5,
+            "rejected_uploads": [],
+            "failures": [],
+            "versions": {"python": "3.11.7", "flwr": "1.41.0"},
+        }
+        | summary
+    )
+    return run.path
+
+
+def test_report_holds_the_numbers(tmp_path):
+    path = write_report(a_run(tmp_path))
+    assert path == tmp_path / "a-run" / "report.html"
+    text = Page(path.read_text()).text
+    for part in (
+        "fgl-fedavg on digits",
+        "Completed",
+        "Accuracy 80.0 % after round 2",
+        "The one upload 123.5 KB 12.3 KB a client",
+        "Uploaded in all 4.1 MB 412.3 KB a client",
+        "Time 3 min 5 s",
+        "Clients 10",
+        "round accuracy loss 1 40.0 % 1.0000 2 80.0 % 0.5000",
+        "setup 123.5 KB 0 B train 4.0 MB 5.0 MB total 4.1 MB 5.0 MB",
+        "synthesis 1 min 14 s 40.0 % total 3 min 5 s 100.0 %",
+        "python 3.11.7 flwr 1.41.0",
+        "seed 3",
+        "method fgl",
+    ):
+        assert part in text
+    assert "Rejected uploads" not in text
+
+
+def test_report_needs_nothing_from_outside_and_embeds_the_pictures(tmp_path):
+    run = a_run(tmp_path)
+    plot_accuracy([(1, 0.4), (2, 0.8)], run / "accuracy.png")
+    plot_image_grid(
+        np.zeros((2, 8, 8), dtype=np.uint8), np.array([0, 1]), DIGITS, run / "synthetic_images.png"
+    )
+    html = write_report(run).read_text()
+    page = Page(html)
+    assert "http" not in html
+    assert "url(" not in html
+    assert "@import" not in html
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert [source[:22] for source in page.sources] == ["data:image/png;base64,"] * 2
+    embedded = Image.open(io.BytesIO(base64.b64decode(page.sources[0].partition(",")[2])))
+    assert embedded.size == (1000, 620)
+
+
+def test_report_escapes_what_it_shows(tmp_path):
+    run = a_run(tmp_path, dataset="<img src=x>", failures=[{"node": 4, "reason": "<b>boom</b>"}])
+    html = write_report(run).read_text()
+    page = Page(html)
+    assert not {"script", "img", "b"} & set(page.tags)
+    assert "<script>alert(1)</script>" in page.text
+    assert "<b>boom</b>" in page.text
+
+
+def test_report_of_a_failed_run_says_why_and_who(tmp_path):
+    run = a_run(
+        tmp_path,
+        status="failed",
+        error="1 good reply, min-nodes is 2",
+        accuracy=None,
+        rejected_uploads=[{"node": 1234567890123456789, "reason": "label 12 is out of range 0..9"}],
+        failures=[{"node": 4, "reason": "timed out"}],
+    )
+    text = Page(write_report(run).read_text()).text
+    assert re.search(r"Failed : 1 good reply, min-nodes is 2", text)
+    assert "Accuracy —" in text
+    assert "Clients 10 1 rejected" in text
+    assert "Rejected uploads node reason 1234567890123456789 label 12 is out of range 0..9" in text
+    assert "Failures node reason 4 timed out" in text
+
+
+def test_report_of_a_run_that_never_ended_is_unfinished(tmp_path):
+    run = RunDirectory.create(tmp_path, "killed", {"method": "fgl", "dataset": "digits"})
+    text = Page(write_report(run.path).read_text()).text
+    assert "fgl on digits" in text
+    assert "Unfinished" in text
+
+
+def test_report_wants_a_run_directory(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no run directory: it holds no config\.json"):
+        write_report(tmp_path)
