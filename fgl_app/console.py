@@ -27,11 +27,13 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) *: {2,}(.*)")
 _ACTOR = re.compile(r"\(ClientAppActor pid=\d+\) (.*)")
 _PYTHON_WARNING = re.compile(r"\S+:\d+: (\w+Warning): (.*)")
-_EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception|Interrupt)(?:: .+)?")
+# The last line of a traceback: a built-in exception, or any other with its module.
+_EXCEPTION = re.compile(r"(?:\w+(?:Error|Exception|Interrupt)|\w+(?:\.\w+)+)(?:: .+)?")
 # True of every run or said again by the lines that follow them.
 _NOISE = (
     "default simulated SuperNodes changed",
     "Federated evaluation will be skipped",
+    "Manually terminating ClientAppActor",
     "Traceback (most recent call last)",
     "ray::",
     "Exit Code: ",
@@ -206,8 +208,8 @@ class Display:
 def _rest(event: ProgressEvent) -> str:
     speed = f"{event.rate:g} {event.unit}/s"
     if event.seconds is not None:
-        return f"{speed}  in {human_seconds(event.seconds)}"
-    return f"{speed}  {human_seconds(event.seconds_left or 0)} left"
+        return f"{speed}  in {progress.clock(event.seconds)}"
+    return f"{speed}  {progress.clock(event.seconds_left or 0)} left"
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:

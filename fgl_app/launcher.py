@@ -250,7 +250,8 @@ def _end_all(superlink: subprocess.Popen[str], home: str) -> None:
         processes = _family(home)
         superlink.terminate()
         psutil.wait_procs(processes, timeout=END_SECONDS)
-        for process in _family(home):
+        # Those seen at first are not found again by a home that nobody alive knows any more.
+        for process in {*processes, *_family(home)}:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         superlink.wait()

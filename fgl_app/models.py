@@ -213,7 +213,7 @@ def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
     from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    pipeline = DiffusionPipeline.from_pretrained(generator_source(generator), torch_dtype=dtype)
+    pipeline = DiffusionPipeline.from_pretrained(generator_source(generator), dtype=dtype)
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)

@@ -102,12 +102,12 @@ class Progress:
         if 0 < self.done < self.total and now - self._last >= INTERVAL:
             self._last = now
             rate = self.done / (now - self._start)
-            self._log(rate, f"{_clock((self.total - self.done) / rate)} left")
+            self._log(rate, f"{clock((self.total - self.done) / rate)} left")
 
     def finish(self) -> None:
         """Log the last line."""
         seconds = time.monotonic() - self._start
-        self._log(self.done / max(seconds, 1e-3), f"in {_clock(seconds)}")
+        self._log(self.done / max(seconds, 1e-3), f"in {clock(seconds)}")
 
     def _log(self, rate: float, when: str) -> None:
         speed = f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
@@ -175,7 +175,8 @@ def parse(line: str) -> ProgressEvent | None:
     )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a duration as minutes and seconds, such as ``"0:38"``, with the hours if there are any."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

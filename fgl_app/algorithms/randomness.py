@@ -23,6 +23,7 @@ def seeded(purpose: str, *entropy: int) -> torch.Generator:
     torch.Generator
         On the CPU, the same for the same arguments.
     """
-    words = [zlib.crc32(purpose.encode()), *entropy]
+    # NumPy pads entropy with zeros, so without its length (0,) and (0, 0) would be one stream.
+    words = [zlib.crc32(purpose.encode()), len(entropy), *entropy]
     state = np.random.SeedSequence(words).generate_state(1, np.uint64)
     return torch.Generator("cpu").manual_seed(int(state[0]) % 2**63)

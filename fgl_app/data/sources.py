@@ -60,6 +60,17 @@ def resize_images(data: LabeledImages, size: int) -> LabeledImages:
     return LabeledImages(resized.round().clamp(0, 255).to(torch.uint8), data.labels)
 
 
+def match_channels(data: LabeledImages, channels: int) -> LabeledImages:
+    """Return the examples in grey (1 channel, ITU-R 601 luma) or colour (3 channels)."""
+    have = data.images.shape[1]
+    if have == channels:
+        return data
+    if channels == 3:
+        return LabeledImages(data.images.expand(-1, 3, -1, -1), data.labels)
+    luma = (data.images.float() * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return LabeledImages(luma.round().to(torch.uint8), data.labels)
+
+
 @lru_cache(maxsize=2)
 def load_dataset(name: str, image_size: int) -> ImageDataset:
     """Load a data set by name.

@@ -17,7 +17,7 @@ from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.synthesis import SynthesisSettings, allot_images, synthesize
 from fgl_app.algorithms.types import LabeledImages, State, TextEmbeddings
 from fgl_app.data.saving import save_images
-from fgl_app.data.sources import resize_images
+from fgl_app.data.sources import match_channels, resize_images
 from fgl_app.methods.session import Session
 from fgl_app.methods.settings import server_settings, synthetic_settings
 from fgl_app.models import load_pipeline
@@ -115,7 +115,8 @@ def _synthesize(
             session.directory.path / "synthetic_images.png",
         )
     session.outcome |= {"num_prompts": len(embeddings), "num_synthetic_images": len(images)}
-    return resize_images(images, config.image_size)
+    channels = session.dataset.test.images.shape[1]
+    return match_channels(resize_images(images, config.image_size), channels)
 
 
 def _train(

@@ -63,7 +63,7 @@ class CheckedStrategy(Strategy):
         TooFewRepliesError
             When there are fewer than ``min_replies``, or the wrapped strategy returned nothing.
         """
-        phase = f"round {server_round}"
+        phase = f"training round {server_round}"
         good, incidents = [], []
         for reply in replies:
             incident = self._check(phase, reply)

@@ -59,8 +59,9 @@ class MeteredGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages, counting them."""
-        sent = self._count_requests(messages)
+        sent = list(messages)
         message_ids = list(self._grid.push_messages(sent))
+        self._count_requests(sent)
         for message_id, message in zip(message_ids, sent, strict=True):
             self._phases[message_id] = self._phase(message)
         return message_ids
@@ -76,11 +77,12 @@ class MeteredGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Send messages and wait for the replies, counting both."""
-        sent = self._count_requests(messages)
+        sent = list(messages)
         if not sent:
             return []
         phase = self._phase(sent[0])
         replies = list(self._grid.send_and_receive(sent, timeout=timeout))
+        self._count_requests(sent)
         for reply in replies:
             self._count_reply(phase, reply)
         return replies
@@ -89,11 +91,10 @@ class MeteredGrid(Grid):
         message_type = request.metadata.message_type
         return self._phase_names.get(message_type, message_type)
 
-    def _count_requests(self, messages: Iterable[Message]) -> list[Message]:
-        sent = list(messages)
-        for message in sent:
+    def _count_requests(self, messages: Iterable[Message]) -> None:
+        # After sending: only then do messages have their ids, which travel too.
+        for message in messages:
             self._ledger.record(self._phase(message), "downlink", message_bytes(message))
-        return sent
 
     def _count_reply(self, phase: str, reply: Message) -> None:
         self._ledger.record(phase, "uplink", message_bytes(reply))

@@ -1,0 +1,99 @@
+"""With an identity set-up, N wrapped rounds are N bare rounds, to the last bit."""
+
+import random
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import strategy as flower
+
+from fgl_app.strategies import CheckedStrategy, SetupRoundStrategy
+from tests.fake_grid import FakeGrid
+
+ROUNDS = 3
+SAMPLING = {"min_train_nodes": 6, "min_evaluate_nodes": 6, "min_available_nodes": 6}
+STRATEGIES = {
+    "FedAvg": {},
+    "FedAdam": {},
+    "FedYogi": {},
+    "FedAdagrad": {},
+    "FedMedian": {},
+    "FedAvgM": {"server_momentum": 0.9},
+    "FedTrimmedAvg": {},
+    "FedProx": {"proximal_mu": 0.1},
+    "Krum": {"num_malicious_nodes": 1},
+    "MultiKrum": {"num_malicious_nodes": 1},
+}
+
+
+class IdentitySetup(SetupRoundStrategy):
+    def configure_setup(self, arrays, config, grid):
+        return []
+
+    def accept_upload(self, reply):
+        raise NotImplementedError
+
+    def finish_setup(self, arrays):
+        return arrays, MetricRecord({"identity": 1})
+
+
+def node(node_id):
+    """A client whose reply depends on everything it is sent."""
+
+    def handle(message):
+        config = message.content["config"]
+        rng = np.random.default_rng([node_id, config["server-round"]])
+        mu = config.get("proximal-mu", 0.0)
+        metrics = MetricRecord({"num-examples": node_id + 3, "loss": float(rng.random())})
+        if message.metadata.message_type == "evaluate":
+            return Message(RecordDict({"metrics": metrics}), reply_to=message)
+        arrays = {
+            name: Array((1 - mu) * array.numpy() + rng.standard_normal(array.shape).astype(np.float32))
+            for name, array in message.content["arrays"].items()
+        }
+        return Message(RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics}), reply_to=message)
+
+    return handle
+
+
+def run(strategy, rounds):
+    random.seed(0)
+    grid = FakeGrid({i: node(i) for i in range(6)})
+    initial = ArrayRecord({"w": Array(np.ones((3, 2), np.float32)), "b": Array(np.zeros(4, np.float32))})
+    return strategy.start(grid, initial, num_rounds=rounds, train_config=ConfigRecord({"lr": 0.1}))
+
+
+def bits(arrays):
+    return {name: (array.dtype, array.numpy().tobytes()) for name, array in arrays.items()}
+
+
+def build(name):
+    return getattr(flower, name)(**SAMPLING, **STRATEGIES[name])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_wrapped_rounds_are_bare_rounds(name):
+    bare = run(build(name), ROUNDS)
+    wrapped = run(IdentitySetup(build(name)), ROUNDS + 1)
+    assert bits(wrapped.arrays) == bits(bare.arrays)
+    for number in range(1, ROUNDS + 1):
+        assert wrapped.train_metrics_clientapp[number + 1] == bare.train_metrics_clientapp[number]
+        assert wrapped.evaluate_metrics_clientapp[number + 1] == bare.evaluate_metrics_clientapp[number]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_checks_change_nothing_when_all_is_well(name):
+    """The dtype apart: adaptive strategies return float64, and the check restores what was sent."""
+    bare = run(build(name), 1)
+    checked = run(CheckedStrategy(build(name)), 1)
+    expected = {n: a.numpy().astype(np.float32).tobytes() for n, a in bare.arrays.items()}
+    assert {n: a.numpy().tobytes() for n, a in checked.arrays.items()} == expected
+    assert all(array.dtype == "float32" for array in checked.arrays.values())
+
+
+def test_the_callers_config_is_left_alone():
+    config = ConfigRecord({"lr": 0.1})
+    grid = FakeGrid({i: node(i) for i in range(6)})
+    arrays = ArrayRecord({"w": Array(np.ones(2, np.float32))})
+    IdentitySetup(build("FedAvg")).start(grid, arrays, num_rounds=2, train_config=config, evaluate_config=config)
+    assert dict(config) == {"lr": 0.1}

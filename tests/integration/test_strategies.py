@@ -1,0 +1,258 @@
+"""FGLStrategy and CheckedStrategy on a grid inside the process."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
+
+from fgl_app.algorithms.types import TextEmbeddings
+from fgl_app.metrics.traffic import TrafficLedger
+from fgl_app.records import embeddings_to_record, message_bytes, site_record
+from fgl_app.strategies import CheckedStrategy, FGLStrategy
+from fgl_app.strategies.exchange import TooFewRepliesError
+from fgl_app.strategies.metered_grid import MeteredGrid
+from tests.fake_grid import FakeGrid
+
+ARRAYS = ArrayRecord({"w": Array(np.zeros(2, np.float32))})
+
+
+def site(number, *, value=1.0, label=0, count=5, upload=None):
+    """A client that embeds one prompt and trains by adding its number plus one."""
+
+    def handle(message):
+        if message.metadata.message_type == "query.embed":
+            tensor = torch.full((1, 3, 2), value, dtype=torch.float16)
+            embeddings = TextEmbeddings({"prompt_embeds": tensor}, torch.tensor([label]), torch.tensor([count]))
+            content = {"embeddings": upload or embeddings_to_record(embeddings)}
+        else:
+            arrays = {name: Array(a.numpy() + number + 1) for name, a in message.content["arrays"].items()}
+            content = {"arrays": ArrayRecord(arrays)}
+        metrics = MetricRecord({"num-examples": count})
+        return Message(RecordDict(content | {"metrics": metrics, "site": site_record(str(number))}), reply_to=message)
+
+    return handle
+
+
+def raising(message):
+    raise RuntimeError("disk on fire")
+
+
+def silent(message):
+    return None
+
+
+class Recorder:
+    """The callables of an FGLStrategy: the synthetic set is the embeddings' labels and counts."""
+
+    def __init__(self):
+        self.embeddings = None
+        self.calls = []
+
+    def synthesize(self, embeddings):
+        self.embeddings = embeddings
+        self.calls.append("synthesize")
+        return embeddings.labels.tolist()
+
+    def train(self, state, data):
+        self.calls.append(("train", data))
+        return {"w": state["w"] + 100}
+
+    def correct(self, state, data):
+        self.calls.append(("correct", data))
+        return {"w": state["w"] * 2}
+
+
+def fgl(recorder, *, correct=False, inner=None, **options):
+    sampling = {"min_train_nodes": 1, "min_available_nodes": 1, "fraction_evaluate": 0.0}
+    return FGLStrategy(
+        inner or CheckedStrategy(FedAvg(**sampling), min_replies=1),
+        synthesize_fn=recorder.synthesize,
+        train_fn=recorder.train,
+        correct_fn=recorder.correct if correct else None,
+        num_classes=2,
+        **{"setup_timeout": 1.5} | options,
+    )
+
+
+def start(strategy, nodes, rounds=1):
+    return strategy.start(FakeGrid(nodes), ARRAYS, num_rounds=rounds)
+
+
+def test_one_shot_fgl_trains_on_what_the_clients_described():
+    recorder = Recorder()
+    strategy = fgl(recorder)
+    result = start(strategy, {1: site(0, label=0), 2: site(1, label=1, value=2.0), 3: site(2, label=1, value=2.0)})
+    assert result.arrays["w"].numpy().tolist() == [100, 100]
+    assert recorder.calls == ["synthesize", ("train", [0, 1])]
+    # Sites 1 and 2 sent the same prompt: kept once, with both counts.
+    assert recorder.embeddings.counts.tolist() == [5, 10]
+    metrics = result.train_metrics_clientapp[1]
+    assert (metrics["num-uploads"], metrics["num-prompts"], metrics["num-examples"]) == (3, 2, 15)
+
+
+def test_further_rounds_are_the_inner_strategys_from_there():
+    recorder = Recorder()
+    result = start(fgl(recorder), {1: site(0), 2: site(1)}, rounds=3)
+    # 100 after the set-up, then twice the mean of +1 and +2.
+    assert result.arrays["w"].numpy().tolist() == [103, 103]
+    assert len(recorder.calls) == 2
+
+
+def test_correction_follows_each_aggregate():
+    recorder = Recorder()
+    result = start(fgl(recorder, correct=True), {1: site(0), 2: site(1)}, rounds=3)
+    # (100 + 1.5) * 2 = 203, (203 + 1.5) * 2 = 409.
+    assert result.arrays["w"].numpy().tolist() == [409, 409]
+    assert recorder.calls[2:] == [("correct", [0])] * 2
+
+
+def test_a_correction_that_does_nothing_is_the_inner_strategy():
+    plain, identity = Recorder(), Recorder()
+    identity.correct = lambda state, data: state
+    nodes = {1: site(0), 2: site(1)}
+    without = start(fgl(plain), nodes, rounds=3).arrays["w"].numpy()
+    assert np.array_equal(start(fgl(identity, correct=True), nodes, rounds=3).arrays["w"].numpy(), without)
+
+
+def test_given_embeddings_ask_nobody():
+    recorder = Recorder()
+    given = TextEmbeddings({"prompt_embeds": torch.ones(1, 3, 2)}, torch.tensor([1]), torch.tensor([1]))
+    grid = FakeGrid({1: raising})
+    result = fgl(recorder, embeddings=given).start(grid, ARRAYS, num_rounds=1)
+    assert grid.sent == []
+    assert recorder.embeddings is given
+    assert result.train_metrics_clientapp[1]["num-uploads"] == 0
+
+
+def test_the_synthetic_set_does_not_depend_on_who_has_which_node_id():
+    first, second = Recorder(), Recorder()
+    start(fgl(first), {1: site(0, value=1.0), 2: site(1, value=2.0)})
+    start(fgl(second), {2: site(0, value=1.0), 1: site(1, value=2.0)})
+    assert torch.equal(first.embeddings.tensors["prompt_embeds"], second.embeddings.tensors["prompt_embeds"])
+
+
+def test_bad_uploads_and_lost_nodes_are_left_out_and_told_apart():
+    recorder = Recorder()
+    strategy = fgl(recorder, embedding_shapes={"prompt_embeds": (3, 2)})
+    start(
+        strategy,
+        {
+            11: site(0),
+            12: site(1, value=float("nan")),
+            13: site(2, label=7),
+            14: raising,
+            15: silent,
+            16: site(5, upload=ArrayRecord({"labels": Array(np.array([0]))})),
+            17: site(6, label=1),
+        },
+    )
+    assert recorder.embeddings.labels.tolist() == [0, 1]
+    assert {(i.node, i.reason) for i in strategy.rejected} == {
+        ("1", "'prompt_embeds' holds NaN or infinity"),
+        ("2", "'labels' must be between 0 and 1, got 7"),
+        ("5", "missing key 'counts'"),
+    }
+    assert [(i.node, i.reason) for i in strategy.failures] == [
+        ("14", "RuntimeError: disk on fire"),
+        ("15", "no reply within 1.5 s"),
+    ]
+
+
+def test_an_upload_that_is_too_large_is_rejected():
+    strategy = fgl(Recorder(), max_upload_bytes=100, min_uploads=1)
+    with pytest.raises(TooFewRepliesError, match=r"upload of \d+ bytes, at most 100 are accepted"):
+        start(strategy, {1: site(0)})
+
+
+def test_too_few_uploads_fail_the_run_and_name_the_nodes():
+    with pytest.raises(TooFewRepliesError) as raised:
+        start(fgl(Recorder(), min_uploads=3), {1: site(0), 2: raising, 3: site(2, label=9)})
+    assert str(raised.value) == (
+        "set-up: 1 good replies, at least 3 needed (node 2: RuntimeError: disk on fire; "
+        "node 2: 'labels' must be between 0 and 1, got 9)"
+    )
+
+
+def test_too_few_nodes_fail_the_run():
+    with pytest.raises(TooFewRepliesError, match=r"1 of at least 2 nodes connected within 0.1 s"):
+        start(fgl(Recorder(), setup_timeout=0.1), {1: site(0)})
+
+
+def test_uploads_are_pulled_one_by_one():
+    grid = FakeGrid({i: site(i) for i in range(1, 6)})
+    fgl(Recorder()).start(grid, ARRAYS, num_rounds=1)
+    assert grid.most_pulled_at_once == 1
+
+
+def bad_trainer(**changes):
+    """A client that trains and returns something that must not be averaged."""
+
+    def handle(message):
+        reply = site(9)(message)
+        for name, array in changes.get("arrays", {}).items():
+            reply.content["arrays"][name] = Array(array)
+        if "weight" in changes:
+            reply.content["metrics"]["num-examples"] = changes["weight"]
+        return reply
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        bad_trainer(arrays={"w": np.full(2, np.nan, np.float32)}),
+        bad_trainer(arrays={"w": np.zeros(1, np.float32)}),
+        bad_trainer(arrays={"x": np.zeros(2, np.float32)}),
+        bad_trainer(weight=-5),
+        raising,
+    ],
+)
+def test_a_bad_training_reply_changes_nothing_for_the_others(bad):
+    sampling = {"min_train_nodes": 2, "min_available_nodes": 2, "fraction_evaluate": 0.0}
+    strategy = CheckedStrategy(FedAvg(**sampling))
+    result = start(strategy, {1: site(0), 2: site(1), 3: bad}, rounds=2)
+    assert result.arrays["w"].numpy().tolist() == [3, 3]
+    assert len(strategy.rejected) + len(strategy.failures) == 2
+    assert {i.phase for i in [*strategy.rejected, *strategy.failures]} == {"training round 1", "training round 2"}
+
+
+def test_flower_alone_would_average_nan():
+    """Why the checks are there: should this ever fail, Flower has learnt to refuse it."""
+    strategy = FedAvg(min_train_nodes=2, fraction_evaluate=0.0)
+    nodes = {1: site(0), 2: site(1), 3: bad_trainer(arrays={"w": np.full(2, np.nan, np.float32)})}
+    assert np.isnan(start(strategy, nodes).arrays["w"].numpy()).all()
+
+
+def test_a_round_without_enough_good_replies_fails_the_run():
+    strategy = CheckedStrategy(FedAvg(min_train_nodes=2, fraction_evaluate=0.0), min_replies=2)
+    with pytest.raises(TooFewRepliesError, match=r"training round 1: 1 good replies, at least 2 needed \(node"):
+        start(strategy, {1: site(0), 2: raising})
+
+
+def test_every_message_is_in_the_ledger():
+    inner = FakeGrid({1: site(0), 2: site(1), 3: raising})
+    ledger = TrafficLedger()
+    grid = MeteredGrid(inner, ledger, phase_names={"query.embed": "setup"})
+    fgl(Recorder()).start(grid, ARRAYS, num_rounds=2)
+    phases = ledger.by_phase()
+    assert list(phases) == ["setup", "train"]
+    for name, message_type in {"setup": "query.embed", "train": "train"}.items():
+        sent = [message for message in inner.sent if message.metadata.message_type == message_type]
+        assert phases[name]["downlink"] == sum(message_bytes(message) for message in sent)
+        assert phases[name]["downlink_messages"] == phases[name]["uplink_messages"] == 3
+    # An upload is at least its tensors: 1 prompt of 3 x 2 half floats, a label and a count.
+    assert phases["setup"]["uplink"] > 2 * (12 + 8 + 8)
+
+
+def test_the_import_is_light():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, fgl_app.strategies; "
+        "print([m for m in ('diffusers', 'transformers', 'datasets', 'ray', 'matplotlib') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,80 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fgl_app.config import ConfigError, RunConfig, config_keys, parse_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_pyproject_has_every_key_with_its_default():
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    assert table == config_keys()
+    assert {key: type(value) for key, value in table.items()} == {
+        key: type(value) for key, value in config_keys().items()
+    }
+
+
+def test_every_key_is_described():
+    assert all(field.description for field in RunConfig.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"guidence-scale": 2.0}, "unknown config key 'guidence-scale'; did you mean 'guidance-scale'?"),
+        ({"zzz": 2.0}, "unknown config key 'zzz'; `fgl run --help` lists the keys"),
+        ({"method": "fed"}, "config key 'method' must be one of fgl, classifier, got 'fed'"),
+        (
+            {"inner-strategy": "x"},
+            "config key 'inner-strategy' must be one of fedavg, fedprox, fedadam, fedyogi, centralized, "
+            "local-only, got 'x'",
+        ),
+        ({"partitioning": "by-name"}, "must be one of iid, dirichlet, pathological, got 'by-name'"),
+        ({"local-epochs": "abc"}, "config key 'local-epochs' must be a valid integer, got 'abc'"),
+        ({"local-epochs": 1.5}, "config key 'local-epochs' must be a valid integer, got 1.5"),
+        ({"local-epochs": True}, "config key 'local-epochs' must be a valid integer, got True"),
+        ({"local-epochs": 0}, "config key 'local-epochs' must be greater than or equal to 1, got 0"),
+        ({"dirichlet-alpha": 0.0}, "config key 'dirichlet-alpha' must be greater than 0, got 0.0"),
+        ({"dirichlet-alpha": -1.0}, "config key 'dirichlet-alpha' must be greater than 0, got -1.0"),
+        ({"learning-rate": float("nan")}, "config key 'learning-rate' must be a finite number, got nan"),
+        ({"seed": -1}, "config key 'seed' must be greater than or equal to 0, got -1"),
+        ({"device": "tpu"}, "config key 'device' must match pattern"),
+        ({"run-name": "../escape"}, "config key 'run-name' must match pattern"),
+        ({"generator": ""}, "config key 'generator' must have at least 1 character, got ''"),
+        ({"guidance-scale": 0.5}, "config key 'guidance-scale' must be greater than or equal to 1, got 0.5"),
+        ({"inner-strategy": "centralized"}, "is a reference point and needs method 'classifier', got 'fgl'"),
+        ({"num-clients": 3, "min-nodes": 4}, "min-nodes must be at most num-clients (3), got 4"),
+        ({"prompt-template": "a digit"}, "prompt-template must contain {label}, got 'a digit'"),
+        ({"prompt-template": "{label} {caption}"}, "prompt-template may use {label} with prompts 'class'"),
+        ({"prompt-template": "{label} {"}, "prompt-template may use {label}"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_rule(values, sentence):
+    with pytest.raises(ConfigError) as raised:
+        parse_config(values)
+    assert sentence in str(raised.value)
+
+
+def test_all_faults_are_told_at_once():
+    with pytest.raises(ConfigError) as raised:
+        parse_config({"seed": "x", "method": "y"})
+    assert "'seed'" in str(raised.value)
+    assert "'method'" in str(raised.value)
+
+
+def test_whole_numbers_are_floats_where_floats_are_asked_for():
+    assert parse_config({"learning-rate": 1}).learning_rate == 1.0
+
+
+def test_the_template_in_force_depends_on_data_and_prompts():
+    assert parse_config({}).template == "a handwritten digit {label}"
+    assert "{caption}" in parse_config({"prompts": "instance"}).template
+    assert parse_config({"prompt-template": "my {label}"}).template == "my {label}"
+    assert parse_config({"dataset": "photos"}).template == "{label}, real world images, high resolution"
+
+
+def test_what_runs():
+    assert parse_config({}).what_runs == "fgl"
+    assert parse_config({"method": "classifier", "inner-strategy": "fedprox"}).what_runs == "fedprox"

@@ -1,0 +1,117 @@
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from fgl_app.algorithms.types import LabeledImages
+from fgl_app.config import parse_config
+from fgl_app.data.partitions import MIN_PARTITION_SIZE, label_counts, load_client_data, partition
+from fgl_app.data.saving import save_images
+from fgl_app.data.sources import load_dataset, match_channels, resize_images
+
+
+def config(**values):
+    return parse_config({key.replace("_", "-"): value for key, value in values.items()})
+
+
+def test_the_digits_are_4000_to_train_and_1000_to_test():
+    data = load_dataset("digits", 32)
+    assert data.train.images.shape == (4000, 1, 32, 32)
+    assert data.test.images.shape == (1000, 1, 32, 32)
+    assert torch.bincount(data.train.labels).tolist() == [400] * 10
+    assert torch.bincount(data.test.labels).tolist() == [100] * 10
+    assert data.class_names[7] == "seven"
+    # Ink is bright on dark, and the padding is dark.
+    assert data.train.images.max() == 255
+    assert data.train.images[:, :, :2].max() == 0
+
+
+def test_no_test_digit_is_a_training_digit():
+    data = load_dataset("digits", 32)
+    train = {image.numpy().tobytes() for image in data.train.images}
+    assert not any(image.numpy().tobytes() in train for image in data.test.images)
+
+
+def test_images_are_resized():
+    data = load_dataset("digits", 16)
+    assert data.test.images.shape == (1000, 1, 16, 16)
+    whole = load_dataset("digits", 32).test
+    assert abs(data.test.images.float().mean() - whole.images.float().mean()) < 1
+    assert resize_images(whole, 32) is whole
+
+
+def test_grey_and_colour_are_matched():
+    grey = LabeledImages(torch.randint(0, 256, (3, 1, 4, 4), dtype=torch.uint8), torch.zeros(3).long())
+    colour = match_channels(grey, 3)
+    assert colour.images.shape == (3, 3, 4, 4)
+    # Equal channels have themselves as luma.
+    assert torch.equal(match_channels(colour, 1).images, grey.images)
+    green = torch.zeros(1, 3, 1, 1, dtype=torch.uint8)
+    green[:, 1] = 200
+    assert match_channels(LabeledImages(green, torch.zeros(1).long()), 1).images.item() == 117  # 0.587 * 200
+
+
+def test_an_unknown_dataset_is_refused():
+    with pytest.raises(ValueError, match="dataset must be one of digits, got 'letters'"):
+        load_dataset("letters", 32)
+
+
+@pytest.mark.parametrize("kind", ["iid", "dirichlet"])
+def test_a_partition_is_disjoint_whole_and_the_same_again(kind):
+    parts = partition(config(partitioning=kind, dirichlet_alpha=0.5), 5)
+    joined = np.concatenate(parts)
+    assert sorted(joined) == list(range(4000))
+    assert min(len(part) for part in parts) >= MIN_PARTITION_SIZE
+    partition.cache_clear()
+    again = partition(config(partitioning=kind, dirichlet_alpha=0.5), 5)
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+    other = partition(config(partitioning=kind, dirichlet_alpha=0.5, seed=1), 5)
+    assert not all(np.array_equal(a, b) for a, b in zip(parts, other, strict=True))
+
+
+def test_skew_follows_the_config():
+    iid = label_counts(config(partitioning="iid"), 4)
+    assert iid.sum() == 4000
+    assert iid.min() > 60  # 100 of each expected
+    pathological = label_counts(config(partitioning="pathological", classes_per_client=3), 4)
+    assert (pathological > 0).sum(axis=1).tolist() == [3, 3, 3, 3]
+    skewed = label_counts(config(dirichlet_alpha=0.01), 5)
+    mild = label_counts(config(dirichlet_alpha=10.0), 5)
+    # Share of a class that its main holder has.
+    assert (skewed.max(axis=0) / skewed.sum(axis=0)).mean() > 0.9
+    assert (mild.max(axis=0) / mild.sum(axis=0)).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "clients", "sentence"),
+    [
+        ({"partitioning": "iid"}, 401, "allow at most 400 clients of 10 examples, got 401 clients"),
+        ({"dirichlet_alpha": 0.01}, 50, "dirichlet-alpha 0.01 with seed 0 leaves one of 50 clients"),
+        (
+            {"partitioning": "pathological", "classes_per_client": 11},
+            3,
+            "classes-per-client must be at most 10, the classes of 'digits', got 11",
+        ),
+    ],
+)
+def test_an_impossible_partition_is_refused(values, clients, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        partition(config(**values), clients)
+
+
+def test_a_client_sees_its_own_examples_only():
+    data, names = load_client_data(config(), 2, 5)
+    counts = label_counts(config(), 5)[2]
+    assert torch.bincount(data.labels, minlength=10).tolist() == counts.tolist()
+    assert names[0] == "zero"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_saved_images_are_a_data_set(tmp_path, channels):
+    images = torch.randint(0, 256, (6, channels, 8, 8), dtype=torch.uint8)
+    save_images(LabeledImages(images, torch.tensor([0, 0, 1, 1, 2, 2])), ["a", "b", "c"], tmp_path / "set")
+    loaded = datasets.load_dataset(str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert loaded.features["label"].names == ["a", "b", "c"]
+    assert loaded["label"] == [0, 0, 1, 1, 2, 2]
+    pixels = np.asarray(loaded[3]["image"])
+    assert np.array_equal(pixels, images[3].permute(1, 2, 0).squeeze(-1).numpy())

@@ -1,0 +1,88 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fgl_app.models import (
+    build_classifier,
+    embedded_generator,
+    generator_source,
+    load_pipeline,
+    resolve_device,
+    save_classifier,
+)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_classifiers_map_images_to_logits(name, channels):
+    model = build_classifier(name, num_classes=7, in_channels=channels, image_size=32, seed=0)
+    assert model(torch.zeros(2, channels, 32, 32)).shape == (2, 7)
+
+
+def test_initial_weights_follow_the_seed_and_leave_the_global_state():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, second, other = (
+        build_classifier("cnn", num_classes=3, in_channels=1, image_size=16, seed=seed).state_dict()
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["0.weight"], other["0.weight"])
+
+
+def test_a_saved_cnn_is_its_state(tmp_path):
+    model = build_classifier("cnn", num_classes=3, in_channels=1, image_size=16, seed=1)
+    save_classifier(model, tmp_path, ["a", "b", "c"])
+    loaded = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_saved_resnet_is_loaded_by_transformers(tmp_path):
+    from transformers import AutoModelForImageClassification
+
+    model = build_classifier("resnet18", num_classes=3, in_channels=1, image_size=32, seed=1).eval()
+    save_classifier(model, tmp_path, ["a", "b", "c"])
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.allclose(loaded(images).logits, model(images), atol=1e-6)
+    assert loaded.config.id2label == {0: "a", 1: "b", 2: "c"}
+
+
+def test_the_embedded_generator_is_a_whole_small_pipeline():
+    folder = embedded_generator()
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 6_000_000
+    pipeline = load_pipeline("embedded", torch.device("cpu"))
+    assert pipeline.vae_scale_factor == 4
+    images = pipeline("a handwritten digit three", num_inference_steps=2, output_type="pt").images
+    assert images.shape == (1, 1, 32, 32)
+    card = (folder / "README.md").read_text()
+    assert "license" in card.lower()
+    assert "MNIST" in card
+
+
+@pytest.mark.parametrize(
+    ("generator", "sentence"),
+    [
+        ("no-such-name", "generator must be 'embedded', a folder or a hub id"),
+        ("./missing/folder", "generator must be 'embedded', a folder or a hub id"),
+    ],
+)
+def test_a_generator_that_cannot_be_one_is_refused(generator, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        generator_source(generator)
+
+
+def test_a_folder_without_a_pipeline_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"is no diffusers pipeline: it has no model_index.json"):
+        generator_source(str(tmp_path))
+
+
+def test_hub_ids_pass_through():
+    assert generator_source("owner/name") == "owner/name"
+
+
+def test_devices():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type in {"cpu", "cuda", "mps"}

@@ -1,0 +1,88 @@
+import logging
+import time
+
+import pytest
+
+from fgl_app import progress
+from fgl_app.progress import ProgressEvent, log, parse, track
+
+
+def test_a_progress_line_reads_back():
+    line = "fgl: synthesizing  1280/5000 images  96.4 images/s  0:38 left"
+    assert parse(line) == ProgressEvent("synthesizing", 1280, 5000, "images", 96.4, 38, None)
+    last = "fgl: training on synthetic images  10000/10000 images  3431.5 images/s  in 1:02:03"
+    event = parse(last)
+    assert event == ProgressEvent("training on synthetic images", 10000, 10000, "images", 3431.5, None, 3723)
+    assert event.finished
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fgl: fedavg over 5 nodes",
+        "fgl: round 1/1: accuracy 87.1 %, loss 0.477",
+        "synthesizing  1280/5000 images  96.4 images/s  0:38 left",
+        "Loading pipeline components...:  80%|████████  | 4/5 [00:00<00:00, 17.13it/s]",
+        "",
+    ],
+)
+def test_other_lines_are_no_progress(line):
+    assert parse(line) is None
+
+
+def test_tracking_says_something_at_most_every_interval_and_at_the_end(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "INTERVAL", 0.05)
+    with track(10, "counting", "steps") as steps:
+        for _ in range(10):
+            steps.update()
+            time.sleep(0.02)
+    events = [parse(line) for line in capsys.readouterr().out.splitlines()]
+    assert None not in events
+    done = [event.done for event in events]
+    # Ten steps take at least 0.2 s: four lines of 0.05 s at most, if the machine is not slow, then the last.
+    assert done == sorted(set(done))
+    assert done[-1] == 10
+    assert [event.finished for event in events] == [False] * (len(events) - 1) + [True]
+    assert len(events) > 1
+
+
+def test_work_that_raises_has_no_last_line(capsys):
+    with pytest.raises(ZeroDivisionError), track(10, "counting", "steps") as steps:
+        steps.update(3 // 0)
+    assert capsys.readouterr().out == ""
+
+
+def test_no_work_is_finished_at_once(capsys):
+    with track(0, "counting", "steps"):
+        pass
+    event = parse(capsys.readouterr().out)
+    assert event.finished
+    assert (event.done, event.total) == (0, 0)
+
+
+def test_log_lines_are_marked_printed_once_and_levelled(capsys):
+    root = logging.StreamHandler()
+    logging.getLogger().addHandler(root)
+    try:
+        log.info("100 % of 5 nodes")
+        log.warning("two\nlines")
+    finally:
+        logging.getLogger().removeHandler(root)
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == ["fgl: 100 % of 5 nodes", "fgl: warning: two", "fgl: warning: lines"]
+    assert captured.err == ""
+
+
+def test_log_follows_stdout_wherever_it_goes(capsys):
+    """Flower replaces ``sys.stdout.write`` after this module may have been imported."""
+    import sys
+
+    written = []
+    original = sys.stdout.write
+    sys.stdout.write = written.append
+    try:
+        log.info("hello")
+    finally:
+        sys.stdout.write = original
+    # One write a line: Flower uploads what it has between two writes.
+    assert written == ["fgl: hello\n"]

@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+from fgl_app.algorithms.embedding import encode_texts
+from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.synthesis import SynthesisSettings, allot_images, synthesize
+from fgl_app.algorithms.types import TextEmbeddings
+from fgl_app.models import load_pipeline
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_generator):
+    return load_pipeline(str(tiny_generator), CPU)
+
+
+@pytest.fixture(scope="module")
+def embeddings(pipeline):
+    texts = ["zero", "one", "two"]
+    return TextEmbeddings(encode_texts(pipeline, texts), torch.tensor([0, 1, 1]), torch.tensor([4, 3, 1]))
+
+
+def settings(**changes):
+    return SynthesisSettings(**{"num_inference_steps": 2, "guidance_scale": 1.0, "batch_size": 4, "seed": 0} | changes)
+
+
+def test_shares_add_up_to_the_budget_and_follow_the_counts():
+    labels = torch.tensor([0, 1, 1, 1, 2, 2])
+    counts = torch.tensor([9, 5, 3, 2, 1, 1])
+    # Class 1: quotas 5, 3, 2 of 10. Class 2: 5 each. Class 0: all.
+    assert allot_images(labels, counts, 10).tolist() == [10, 5, 3, 2, 5, 5]
+    # Class 1 of budget 7: quotas 3.5, 2.1, 1.4, so the half wins the seventh. Class 2: the earlier wins.
+    assert allot_images(labels, counts, 7).tolist() == [7, 4, 2, 1, 4, 3]
+
+
+def test_shares_are_exact_for_huge_counts():
+    shares = allot_images(torch.tensor([0, 0]), torch.tensor([10**9, 10**9 - 1]), 3)
+    assert shares.tolist() == [2, 1]
+
+
+def test_images_have_the_labels_of_their_prompts(pipeline, embeddings):
+    seen = []
+    images = synthesize(pipeline, embeddings, torch.tensor([2, 3, 1]), settings(), callback=seen.append)
+    assert images.labels.tolist() == [0, 0, 1, 1, 1, 1]
+    assert images.images.shape == (6, 3, 16, 16)
+    assert images.images.dtype == torch.uint8
+    assert seen == [4, 2]
+
+
+def test_an_image_is_the_same_in_any_batch(pipeline, embeddings):
+    shares = torch.tensor([3, 3, 3])
+    reference = synthesize(pipeline, embeddings, shares, settings(batch_size=9)).images
+    for batch_size in (1, 2, 4):
+        images = synthesize(pipeline, embeddings, shares, settings(batch_size=batch_size)).images
+        # Kernels for other batch sizes add in another order: the last bit of a float, so one grey level.
+        assert (images.int() - reference.int()).abs().max() <= 1
+        assert (images != reference).float().mean() < 0.01
+
+
+def test_an_image_is_the_same_in_any_plan(pipeline, embeddings):
+    few = synthesize(pipeline, embeddings, torch.tensor([1, 0, 1]), settings(batch_size=1)).images
+    many = synthesize(pipeline, embeddings, torch.tensor([2, 1, 2]), settings(batch_size=1)).images
+    assert torch.equal(few[0], many[0])
+    assert torch.equal(few[1], many[3])
+
+
+def test_the_seed_and_the_prompt_decide_the_image(pipeline, embeddings):
+    shares = torch.tensor([1, 1, 1])
+    first = synthesize(pipeline, embeddings, shares, settings()).images
+    assert torch.equal(first, synthesize(pipeline, embeddings, shares, settings()).images)
+    assert not torch.equal(first, synthesize(pipeline, embeddings, shares, settings(seed=1)).images)
+    assert len({image.numpy().tobytes() for image in first}) == 3
+
+
+def test_guidance_leads_away_from_the_negative_prompt(pipeline, embeddings):
+    shares = torch.tensor([1, 1, 1])
+    results = []
+    for text in ("low quality", "thick strokes"):
+        negative = encode_texts(pipeline, [text])
+        results.append(synthesize(pipeline, embeddings, shares, settings(guidance_scale=7.0), negative=negative).images)
+    assert not torch.equal(*results)
+
+
+def test_streams_have_their_own_purpose():
+    draws = {
+        torch.rand(1, generator=seeded(*arguments)).item()
+        for arguments in [("a", 0), ("b", 0), ("a", 1), ("a", 0, 0), ("a", 0, 1)]
+    }
+    assert len(draws) == 5
+    assert torch.rand(1, generator=seeded("a", 0)).item() in draws
