@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlparse
 
 import torch
@@ -185,12 +186,11 @@ def load_text_encoder(generator: str, device: torch.device) -> DiffusionPipeline
     DiffusionPipeline
         Its ``encode_prompt`` works. Kept in memory for the next call.
     """
-    from diffusers import DiffusionPipeline
-
+    diffusers = _quiet_diffusers()
     source = generator_source(generator)
-    config = DiffusionPipeline.load_config(source)
+    config = diffusers.DiffusionPipeline.load_config(source)
     absent = {name: None for name in NOT_NEEDED_FOR_TEXT if name in config}
-    return _quiet(DiffusionPipeline.from_pretrained(source, **absent)).to(device)
+    return diffusers.DiffusionPipeline.from_pretrained(source, dtype=_dtype(device), **absent).to(device)
 
 
 def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
@@ -210,16 +210,29 @@ def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
     DiffusionPipeline
         Ready to be called with ``prompt_embeds``.
     """
-    from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
-
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
-    pipeline = DiffusionPipeline.from_pretrained(generator_source(generator), dtype=dtype)
+    diffusers = _quiet_diffusers()
+    source = generator_source(generator)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(source, dtype=_dtype(device))
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    return _quiet(pipeline).to(device)
-
-
-def _quiet(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+    pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return pipeline.to(device)
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    # Half precision is fast on CUDA only; on a CPU it is slow and less exact.
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def _quiet_diffusers() -> ModuleType:
+    """Import diffusers without the bars and notices that mean nothing to who runs a federation."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    import diffusers
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    return cast(ModuleType, diffusers)

@@ -30,5 +30,6 @@ def save_images(data: LabeledImages, class_names: Sequence[str], folder: Path) -
     )
     columns = {"image": [Image.fromarray(image) for image in pixels], "label": data.labels.tolist()}
     partial = folder / ".train.parquet"
+    datasets.disable_progress_bars()
     datasets.Dataset.from_dict(columns, features=features).to_parquet(str(partial))
     partial.replace(folder / "train.parquet")

@@ -95,5 +95,7 @@ def test_the_callers_config_is_left_alone():
     config = ConfigRecord({"lr": 0.1})
     grid = FakeGrid({i: node(i) for i in range(6)})
     arrays = ArrayRecord({"w": Array(np.ones(2, np.float32))})
-    IdentitySetup(build("FedAvg")).start(grid, arrays, num_rounds=2, train_config=config, evaluate_config=config)
+    IdentitySetup(build("FedAvg")).start(
+        grid, arrays, num_rounds=2, train_config=config, evaluate_config=config
+    )
     assert dict(config) == {"lr": 0.1}

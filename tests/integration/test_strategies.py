@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from fgl_app.algorithms.types import TextEmbeddings
@@ -23,13 +23,17 @@ def site(number, *, value=1.0, label=0, count=5, upload=None):
     def handle(message):
         if message.metadata.message_type == "query.embed":
             tensor = torch.full((1, 3, 2), value, dtype=torch.float16)
-            embeddings = TextEmbeddings({"prompt_embeds": tensor}, torch.tensor([label]), torch.tensor([count]))
+            embeddings = TextEmbeddings(
+                {"prompt_embeds": tensor}, torch.tensor([label]), torch.tensor([count])
+            )
             content = {"embeddings": upload or embeddings_to_record(embeddings)}
         else:
             arrays = {name: Array(a.numpy() + number + 1) for name, a in message.content["arrays"].items()}
             content = {"arrays": ArrayRecord(arrays)}
         metrics = MetricRecord({"num-examples": count})
-        return Message(RecordDict(content | {"metrics": metrics, "site": site_record(str(number))}), reply_to=message)
+        return Message(
+            RecordDict(content | {"metrics": metrics, "site": site_record(str(number))}), reply_to=message
+        )
 
     return handle
 
@@ -82,7 +86,9 @@ def start(strategy, nodes, rounds=1):
 def test_one_shot_fgl_trains_on_what_the_clients_described():
     recorder = Recorder()
     strategy = fgl(recorder)
-    result = start(strategy, {1: site(0, label=0), 2: site(1, label=1, value=2.0), 3: site(2, label=1, value=2.0)})
+    result = start(
+        strategy, {1: site(0, label=0), 2: site(1, label=1, value=2.0), 3: site(2, label=1, value=2.0)}
+    )
     assert result.arrays["w"].numpy().tolist() == [100, 100]
     assert recorder.calls == ["synthesize", ("train", [0, 1])]
     # Sites 1 and 2 sent the same prompt: kept once, with both counts.
@@ -215,7 +221,10 @@ def test_a_bad_training_reply_changes_nothing_for_the_others(bad):
     result = start(strategy, {1: site(0), 2: site(1), 3: bad}, rounds=2)
     assert result.arrays["w"].numpy().tolist() == [3, 3]
     assert len(strategy.rejected) + len(strategy.failures) == 2
-    assert {i.phase for i in [*strategy.rejected, *strategy.failures]} == {"training round 1", "training round 2"}
+    assert {i.phase for i in [*strategy.rejected, *strategy.failures]} == {
+        "training round 1",
+        "training round 2",
+    }
 
 
 def test_flower_alone_would_average_nan():
@@ -227,7 +236,9 @@ def test_flower_alone_would_average_nan():
 
 def test_a_round_without_enough_good_replies_fails_the_run():
     strategy = CheckedStrategy(FedAvg(min_train_nodes=2, fraction_evaluate=0.0), min_replies=2)
-    with pytest.raises(TooFewRepliesError, match=r"training round 1: 1 good replies, at least 2 needed \(node"):
+    with pytest.raises(
+        TooFewRepliesError, match=r"training round 1: 1 good replies, at least 2 needed \(node"
+    ):
         start(strategy, {1: site(0), 2: raising})
 
 
@@ -250,9 +261,7 @@ def test_the_import_is_light():
     import subprocess
     import sys
 
-    code = (
-        "import sys, fgl_app.strategies; "
-        "print([m for m in ('diffusers', 'transformers', 'datasets', 'ray', 'matplotlib') if m in sys.modules])"
-    )
+    heavy = "{'diffusers', 'transformers', 'datasets', 'ray', 'matplotlib'}"
+    code = f"import sys, fgl_app.strategies; print(sorted({heavy} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -45,7 +45,11 @@ def test_training_learns(data):
 
 def test_the_same_seed_trains_the_same_model(data):
     settings = replace(PLAIN, augmentation="affine")
-    first, second, other = trained(data, settings)[0], trained(data, settings)[0], trained(data, settings, 1)[0]
+    first, second, other = (
+        trained(data, settings)[0],
+        trained(data, settings)[0],
+        trained(data, settings, 1)[0],
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 

@@ -56,7 +56,9 @@ def _embeddings(values, labels, counts):
 
 
 def test_merging_keeps_a_prompt_once_and_adds_its_counts():
-    merged = merge_embeddings([_embeddings([1, 2], [0, 1], [5, 6]), _embeddings([2, 3, 1], [1, 0, 1], [1, 2, 3])])
+    merged = merge_embeddings(
+        [_embeddings([1, 2], [0, 1], [5, 6]), _embeddings([2, 3, 1], [1, 0, 1], [1, 2, 3])]
+    )
     # Rows by class, then by first appearance: (0: 1), (0: 3), (1: 2 seen twice), (1: 1).
     assert merged.labels.tolist() == [0, 0, 1, 1]
     assert merged.tensors["prompt_embeds"].flatten().tolist() == [1, 3, 2, 1]

@@ -31,11 +31,15 @@ def upload(**changes):
 
 
 def read(content, **options):
-    return record_to_embeddings(content, **{"num_classes": 2, "max_bytes": 10_000, "shapes": SHAPES} | options)
+    return record_to_embeddings(
+        content, **{"num_classes": 2, "max_bytes": 10_000, "shapes": SHAPES} | options
+    )
 
 
 def test_embeddings_come_back_as_they_went():
-    sent = TextEmbeddings({"prompt_embeds": torch.rand(3, 4, 2).half()}, torch.tensor([0, 1, 1]), torch.tensor([5, 6, 7]))
+    sent = TextEmbeddings(
+        {"prompt_embeds": torch.rand(3, 4, 2).half()}, torch.tensor([0, 1, 1]), torch.tensor([5, 6, 7])
+    )
     received = read(RecordDict({EMBEDDINGS: embeddings_to_record(sent)}))
     assert torch.equal(received.tensors["prompt_embeds"], sent.tensors["prompt_embeds"])
     assert torch.equal(received.labels, sent.labels)

@@ -22,7 +22,9 @@ def embeddings(pipeline):
 
 
 def settings(**changes):
-    return SynthesisSettings(**{"num_inference_steps": 2, "guidance_scale": 1.0, "batch_size": 4, "seed": 0} | changes)
+    return SynthesisSettings(
+        **{"num_inference_steps": 2, "guidance_scale": 1.0, "batch_size": 4, "seed": 0} | changes
+    )
 
 
 def test_shares_add_up_to_the_budget_and_follow_the_counts():
@@ -78,7 +80,9 @@ def test_guidance_leads_away_from_the_negative_prompt(pipeline, embeddings):
     results = []
     for text in ("low quality", "thick strokes"):
         negative = encode_texts(pipeline, [text])
-        results.append(synthesize(pipeline, embeddings, shares, settings(guidance_scale=7.0), negative=negative).images)
+        results.append(
+            synthesize(pipeline, embeddings, shares, settings(guidance_scale=7.0), negative=negative).images
+        )
     assert not torch.equal(*results)
 
 

@@ -1,0 +1,65 @@
+"""Does the text carry style? Measures of private digits against those of the images made from their captions.
+
+python -m benchmarks.style_correlation --digits 1000
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+
+import torch
+
+from fgl_app.algorithms.embedding import embed_prompts, encode_texts
+from fgl_app.algorithms.prompts import Prompt
+from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.strokes import StrokeMeasures, measure_strokes, stroke_captions
+from fgl_app.algorithms.synthesis import SynthesisSettings, synthesize
+from fgl_app.config import RunConfig, parse_config
+from fgl_app.data.sources import load_dataset
+from fgl_app.models import load_pipeline, resolve_device
+
+
+def correlations(config: RunConfig, digits: int) -> dict[str, float]:
+    """Return Pearson's r of each measure between private digits and one image of each one's caption."""
+    data = load_dataset(config.dataset, config.image_size)
+    chosen = torch.randperm(len(data.train), generator=seeded("choice", config.seed))[:digits]
+    private = data.train.select(chosen)
+    measured = measure_strokes(private.images.float() / 255)
+    captions = stroke_captions(measured)
+    prompts = [
+        Prompt(config.template.format(label=data.class_names[label], caption=caption), label, 1)
+        for label, caption in zip(private.labels.tolist(), captions, strict=True)
+    ]
+    pipeline = load_pipeline(config.generator, resolve_device(config.device))
+    settings = SynthesisSettings(
+        config.num_inference_steps, config.guidance_scale, config.synthesis_batch_size, config.seed
+    )
+    negative = encode_texts(pipeline, [config.negative_prompt]) if config.guidance_scale > 1 else None
+    shares = torch.ones(len(prompts), dtype=torch.int64)
+    images = synthesize(pipeline, embed_prompts(pipeline, prompts), shares, settings, negative=negative)
+    made = measure_strokes(images.images.float() / 255)
+    return {
+        field.name: torch.corrcoef(torch.stack([getattr(measured, field.name), getattr(made, field.name)]))[
+            0, 1
+        ].item()
+        for field in fields(StrokeMeasures)
+    }
+
+
+def main() -> None:
+    """Print the correlations for some guidance scales and seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--digits", type=int, default=1000, help="private training digits to describe")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    for guidance_scale in (1.0, 2.0):
+        for seed in range(options.seeds):
+            values = {"prompts": "instance", "guidance-scale": guidance_scale, "seed": seed}
+            result = correlations(parse_config(values), options.digits)
+            text = ", ".join(f"{name} {value:.3f}" for name, value in result.items())
+            print(f"guidance {guidance_scale:g}, seed {seed}: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The real app through real Flower and Ray: `fgl run`, and plain `flwr run .`."""
+
+import json
+import os
+import socket
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sysconfig.get_path("scripts"))
+TINY = ["images-per-class=5", "num-inference-steps=2", "synthetic-epochs=1", "dirichlet-alpha=1.0"]
+
+
+def fgl_run(*arguments, cwd):
+    return subprocess.run(
+        [BIN / "fgl", "run", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_one_command_runs_fgl_and_says_where_the_results_are(tmp_path):
+    done = fgl_run("--clients", "2", *TINY, "num-server-rounds=2", "local-epochs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = (tmp_path / "outputs" / "latest").resolve()
+    assert folder.parent == tmp_path / "outputs"
+    assert done.stdout.splitlines()[-2:] == [str(folder), str(folder / "report.html")]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["num_clients"] == 2
+    assert summary["rounds"] == 2
+    assert summary["num_synthetic_images"] == 50
+    assert set(summary["uplink_bytes"]) == {"total", "setup", "train"}
+    assert (folder / "report.html").is_file()
+    assert (folder / "synthetic" / "train.parquet").is_file()
+    assert (folder / "classifier" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_have_enough_clients_exits_1_and_says_why(tmp_path):
+    # The uploads of two prompts or more are over 1000 bytes: every client is rejected.
+    done = fgl_run("--clients", "2", *TINY, "max-upload-mb=0.001", cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "0 good replies, at least 2 needed" in done.stderr
+    assert "Traceback" not in done.stderr
+    summary = json.loads((tmp_path / "outputs" / "latest" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert len(summary["rejected_uploads"]) == 2
+
+
+def test_bad_input_exits_2_with_one_sentence_and_starts_nothing(tmp_path):
+    done = fgl_run("dirichlet-alpha=0.01", "--clients", "50", cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "leaves one of 50 clients fewer than 10 examples" in done.stderr
+    assert not list(tmp_path.glob("outputs/*"))
+
+
+@pytest.fixture
+def flower_home(tmp_path):
+    """Environment of a managed SuperLink of the test's own; it is ended afterwards."""
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(str(probe.getsockname()[1]))
+    home = tmp_path / "flwr"
+    home.mkdir()
+    env = os.environ | {
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": ports[0],
+        "FLWR_LOCAL_CONTROL_API_PORT": ports[1],
+        # The packages under test, not others fetched for the run.
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    }
+    yield env
+    own = [p for p in psutil.process_iter() if _has(p, str(home))]
+    family = {child for process in own for child in process.children(recursive=True)} | set(own)
+    for process in family:
+        process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    for process in alive:
+        process.kill()
+
+
+def _has(process, home):
+    try:
+        return process.environ().get("FLWR_HOME") == home
+    except (psutil.Error, OSError):
+        return False
+
+
+@pytest.mark.slow
+def test_plain_flwr_run_works_with_its_own_number_of_supernodes(flower_home, tmp_path):
+    overrides = [*TINY, f"output-dir='{tmp_path}'", "run-name='plain'", "partitioning='iid'"]
+    command = [BIN / "flwr", "run", ".", "--stream", "--run-config", " ".join(overrides)]
+    command += ["--federation-config", "num-supernodes=3 client-resources-num-cpus=1"]
+    subprocess.run(command, cwd=ROOT, env=flower_home, check=True, timeout=240, capture_output=True)
+    summary = json.loads((tmp_path / "plain" / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["num_clients"] == 3
