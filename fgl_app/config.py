@@ -76,7 +76,7 @@ class RunConfig(BaseModel):
     classifier: ClassifierName = Field("cnn", description="a small CNN, or a ResNet from its config")
     local_epochs: int = Field(5, ge=1, description="epochs of a client in a round")
     batch_size: int = Field(64, ge=1, description="images in a training batch, clients and server")
-    learning_rate: float = Field(0.05, gt=0, description="SGD learning rate of the clients")
+    learning_rate: float = Field(0.02, gt=0, description="SGD learning rate of the clients")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum, clients and server")
     weight_decay: float = Field(0.0002, ge=0, description="SGD weight decay, clients and server")
     augmentation: Augmentation = Field("affine", description="training augmentation of every method")
@@ -102,14 +102,14 @@ class RunConfig(BaseModel):
         "strokes", description="who writes {caption}: `strokes` measures pen strokes"
     )
     embedding_dtype: EmbeddingDtype = Field("float16", description="precision of uploaded embeddings")
-    images_per_class: int = Field(500, ge=1, description="synthetic images of each class")
+    images_per_class: int = Field(600, ge=1, description="synthetic images of each class")
     guidance_scale: float = Field(
         1.0, ge=1, le=50, description="classifier-free guidance; 1 is none and costs half"
     )
     num_inference_steps: int = Field(10, ge=1, le=1000, description="denoising steps an image")
     synthesis_batch_size: int = Field(128, ge=1, description="images denoised at a time")
-    synthetic_epochs: int = Field(12, ge=1, description="epochs of the first training on the synthetic set")
-    synthetic_learning_rate: float = Field(0.1, gt=0, description="peak SGD learning rate of that training")
+    synthetic_epochs: int = Field(15, ge=1, description="epochs of the first training on the synthetic set")
+    synthetic_learning_rate: float = Field(0.05, gt=0, description="peak SGD learning rate of that training")
     server_epochs: int = Field(
         0, ge=0, description="epochs on the synthetic set after each aggregation; 0 is none"
     )

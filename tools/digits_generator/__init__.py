@@ -1,0 +1,1 @@
+"""The tool that makes the embedded text-to-image model of digits."""
