@@ -16,21 +16,17 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-ONE_SHOT: dict[str, list[str]] = {
+CLASSIFIER = "method=classifier"
+EXPERIMENTS: dict[str, list[str]] = {
     "fgl": [],
-    "fgl-instance": ["prompts=instance"],
-    "labels-only": ["prompts=labels-only"],
-    "fgl-alpha0.5": ["dirichlet-alpha=0.5"],
+    "fedavg": [CLASSIFIER, "num-server-rounds=50"],
     "fgl-5-rounds": ["num-server-rounds=5"],
     "fgl-5-rounds-fine-tuned": ["num-server-rounds=5", "server-epochs=5"],
-    "fgl-5-rounds-alpha0.5": ["num-server-rounds=5", "dirichlet-alpha=0.5"],
-    "fgl-5-rounds-fine-tuned-alpha0.5": ["num-server-rounds=5", "server-epochs=5", "dirichlet-alpha=0.5"],
-}
-BASELINES: dict[str, list[str]] = {
-    "fedavg": ["method=classifier", "num-server-rounds=50"],
-    "fedavg-alpha0.5": ["method=classifier", "num-server-rounds=50", "dirichlet-alpha=0.5"],
-    "centralized": ["method=classifier", "inner-strategy=centralized", "num-server-rounds=5"],
-    "local-only": ["method=classifier", "inner-strategy=local-only", "num-server-rounds=5"],
+    "fgl-instance": ["prompts=instance"],
+    "fedavg-alpha0.5": [CLASSIFIER, "num-server-rounds=50", "dirichlet-alpha=0.5"],
+    "labels-only": ["prompts=labels-only"],
+    "centralized": [CLASSIFIER, "inner-strategy=centralized", "num-server-rounds=5"],
+    "local-only": [CLASSIFIER, "inner-strategy=local-only", "num-server-rounds=5"],
 }
 ROUNDS = (1, 2, 5, 10, 20, 50)
 
@@ -80,15 +76,14 @@ def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmark"), help="folder of the runs")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of each row")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of each")
     parser.add_argument("--only", nargs="*", help="rows to run; all by default")
     options = parser.parse_args()
-    experiments = ONE_SHOT | BASELINES
-    names = options.only or list(experiments)
+    names = options.only or list(EXPERIMENTS)
     table = []
     for name in names:
         seeds = range(options.seeds)
-        folders = [run(name, seed, experiments[name], options.out.absolute()) for seed in seeds]
+        folders = [run(name, seed, EXPERIMENTS[name], options.out.absolute()) for seed in seeds]
         table += row(name, folders)
     print("\n| what | round | accuracy, % | uplink, bytes | downlink, bytes | seconds |")
     print("|---|---|---|---|---|---|")

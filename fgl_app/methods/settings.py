@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from fgl_app.algorithms.classification import TrainSettings
@@ -25,27 +27,17 @@ def client_settings(config: RunConfig, *, epochs: int, proximal_mu: float = 0.0)
 
 def synthetic_settings(config: RunConfig) -> TrainSettings:
     """Return the settings of FGL's first training, on the synthetic set alone."""
-    return TrainSettings(
-        epochs=config.synthetic_epochs,
-        batch_size=config.batch_size,
+    return replace(
+        client_settings(config, epochs=config.synthetic_epochs),
         learning_rate=config.synthetic_learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        augmentation=config.augmentation,
         schedule="one-cycle",
     )
 
 
 def server_settings(config: RunConfig) -> TrainSettings:
     """Return the settings of fine-tuning on the synthetic set after an aggregate."""
-    return TrainSettings(
-        epochs=config.server_epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.server_learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        augmentation=config.augmentation,
-    )
+    settings = client_settings(config, epochs=config.server_epochs)
+    return replace(settings, learning_rate=config.server_learning_rate)
 
 
 def new_classifier(config: RunConfig, like: LabeledImages, num_classes: int) -> nn.Module:
