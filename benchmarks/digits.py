@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 CLASSIFIER = "method=classifier"
 EXPERIMENTS: dict[str, list[str]] = {
@@ -32,21 +33,23 @@ ROUNDS = (1, 2, 5, 10, 20, 50)
 
 
 def run(name: str, seed: int, arguments: list[str], out: Path) -> Path:
-    """Run one row once, unless it has run; return its run directory."""
+    """Run one row once, unless it has completed; return its run directory."""
     folder = out / f"{name}-seed{seed}"
-    if not (folder / "summary.json").is_file():
-        print(f"{folder.name}: running", flush=True)
-        command = [sys.executable, "-m", "fgl_app.cli", "run", "--quiet", f"seed={seed}"]
-        command += [f"output-dir={out}", f"run-name={folder.name}", *arguments]
-        subprocess.run(command, check=True)
+    summary = folder / "summary.json"
+    if summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["status"] == "completed":
+        return folder
+    print(f"{folder.name}: running", flush=True)
+    command = [sys.executable, "-m", "fgl_app.cli", "run", "--quiet", f"seed={seed}"]
+    command += [f"output-dir={out}", f"run-name={folder.name}", *arguments]
+    subprocess.run(command, check=True)
     return folder
 
 
-def accuracies(folder: Path) -> dict[int, float]:
-    """Return the accuracy after each round of a run."""
+def round_events(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return what a run wrote down after each round: accuracy, bytes and seconds so far."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
-    return {event["round"]: event["accuracy"] for event in events if event["event"] == "round"}
+    return {event["round"]: event for event in events if event["event"] == "round"}
 
 
 def spread(values: list[float], scale: float = 1.0) -> str:
@@ -55,21 +58,20 @@ def spread(values: list[float], scale: float = 1.0) -> str:
     return f"{scale * mean(values):.1f} ± {scale * deviation:.1f}"
 
 
-def row(name: str, folders: list[Path]) -> list[str]:
-    """Return the table rows of one experiment: accuracy by round, bytes and seconds."""
-    summaries = [json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in folders]
-    by_round = [accuracies(folder) for folder in folders]
-    rows = []
-    for number in sorted(by_round[0]):
-        if number not in ROUNDS:
+def rows(name: str, folders: list[Path]) -> list[str]:
+    """Return the table rows of one experiment: accuracy, bytes and seconds up to each round."""
+    runs = [round_events(folder) for folder in folders]
+    table = []
+    for number in ROUNDS:
+        at = [events[number] for events in runs if number in events]
+        if not at:
             continue
-        share = number / summaries[0]["rounds"] if name.startswith("fedavg") else 1.0
-        uplink = mean(summary["uplink_bytes"]["total"] for summary in summaries) * share
-        downlink = mean(summary["downlink_bytes"]["total"] for summary in summaries) * share
-        seconds = mean(summary["seconds"]["total"] for summary in summaries) * share
-        accuracy = spread([rounds[number] for rounds in by_round], 100)
-        rows.append(f"| {name} | {number} | {accuracy} | {uplink:,.0f} | {downlink:,.0f} | {seconds:.0f} |")
-    return rows
+        accuracy = f"{spread([event['accuracy'] for event in at], 100)} ({len(at)})"
+        uplink, downlink, seconds = (
+            mean(event[key] for event in at) for key in ("uplink_bytes", "downlink_bytes", "elapsed")
+        )
+        table.append(f"| {name} | {number} | {accuracy} | {uplink:,.0f} | {downlink:,.0f} | {seconds:.0f} |")
+    return table
 
 
 def main() -> None:
@@ -80,14 +82,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="rows to run; all by default")
     options = parser.parse_args()
     names = options.only or list(EXPERIMENTS)
-    table = []
-    for name in names:
-        seeds = range(options.seeds)
-        folders = [run(name, seed, EXPERIMENTS[name], options.out.absolute()) for seed in seeds]
-        table += row(name, folders)
-    print("\n| what | round | accuracy, % | uplink, bytes | downlink, bytes | seconds |")
+    out = options.out.absolute()
+    # All rows of a seed before the next seed: stopped early, the table is thinner and not shorter.
+    folders: dict[str, list[Path]] = {name: [] for name in names}
+    for seed in range(options.seeds):
+        for name in names:
+            folders[name].append(run(name, seed, EXPERIMENTS[name], out))
+    print("\n| what | round | accuracy, % (seeds) | uplink, bytes | downlink, bytes | seconds |")
     print("|---|---|---|---|---|---|")
-    print("\n".join(table))
+    print("\n".join(line for name in names for line in rows(name, folders[name])))
 
 
 if __name__ == "__main__":

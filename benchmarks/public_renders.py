@@ -1,4 +1,4 @@
-"""The public-renders control: the classifier trained on the renders that the embedded generator learnt from.
+"""The public-renders control: the classifier trained on renders as the generator learnt from.
 
 Needs the tool's packages and fonts (`pip install -c constraints.txt -e '.[app,tools]'`, npm). With as many
 images a class as FGL synthesizes and the same training, so that only the source of the images differs.

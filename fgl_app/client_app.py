@@ -28,9 +28,14 @@ from fgl_app.records import (
 
 app = ClientApp()
 
+CAPTION_SIZE = 32
+
 
 def _site(context: Context) -> tuple[RunConfig, int, int]:
     config = parse_config(context.run_config)
+    missing = {"partition-id", "num-partitions"} - context.node_config.keys()
+    if missing:
+        raise ValueError(f"this SuperNode needs --node-config with {' and '.join(sorted(missing))}")
     return config, int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
 
 
@@ -42,6 +47,7 @@ def embed(message: Message, context: Context) -> Message:
     from fgl_app.algorithms.embedding import embed_prompts
     from fgl_app.algorithms.prompts import class_prompts, instance_prompts
     from fgl_app.data.partitions import load_client_data
+    from fgl_app.data.sources import resize_images
     from fgl_app.models import load_text_encoder, resolve_device
 
     config, partition_id, num_partitions = _site(context)
@@ -50,7 +56,9 @@ def embed(message: Message, context: Context) -> Message:
     if config.prompts == "instance":
         from fgl_app.algorithms.strokes import measure_strokes, stroke_captions
 
-        captions = stroke_captions(measure_strokes(data.images.float() / 255))
+        # The words stand for pixels of the original digits, whatever the classifier's image size.
+        originals = resize_images(data, CAPTION_SIZE).images.float() / 255
+        captions = stroke_captions(measure_strokes(originals))
         prompts = instance_prompts(config.template, labels, captions, class_names)
     else:
         prompts = class_prompts(config.template, labels, class_names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from string import Formatter
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -135,6 +136,8 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"min-nodes must be at most num-clients ({self.num_clients}), got {self.min_nodes}"
             )
+        if self.run_name == "latest":
+            raise ValueError("run-name must not be 'latest', the link to the newest run")
         _check_template(self.prompt_template, self.prompts)
         return self
 
@@ -157,16 +160,22 @@ class RunConfig(BaseModel):
 def _check_template(template: str, prompts: Prompts) -> None:
     if not template:
         return
-    allowed = {"label", "caption"} if prompts == "instance" else {"label"}
+    needed = ["label", "caption"] if prompts == "instance" else ["label"]
     try:
-        template.format(**dict.fromkeys(allowed, ""))
-    except (KeyError, IndexError, ValueError) as error:
-        names = " and ".join(f"{{{name}}}" for name in sorted(allowed, reverse=True))
+        # Bare fields only: a format specification or an attribute has no business in a prompt.
+        parts = list(Formatter().parse(template))
+        fields = [
+            name for _, name, form, conversion in parts if name is not None and not (form or conversion)
+        ]
+        plain = len(fields) == sum(name is not None for _, name, _, _ in parts)
+    except ValueError:
+        fields, plain = [], False
+    if not plain or set(fields) != set(needed):
+        names = " and ".join(f"{{{name}}}" for name in needed)
         raise ValueError(
-            f"prompt-template may use {names} with prompts '{prompts}', got '{template}'"
-        ) from error
-    if "{label}" not in template:
-        raise ValueError(f"prompt-template must contain {{label}}, got '{template}'")
+            f"prompt-template must contain {names} and no other field with prompts '{prompts}', "
+            f"got '{template}'"
+        )
 
 
 def parse_config(values: Mapping[str, Any]) -> RunConfig:

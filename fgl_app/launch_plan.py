@@ -73,8 +73,17 @@ def resolve_config(
         raise ConfigError(f"--clients {clients} and config key 'num-clients' ({asked}) disagree; give one")
     config = parse_config(values | {"num-clients": clients or asked or DEFAULT_CLIENTS})
     output_dir = here / Path(config.output_dir).expanduser()
-    name = config.run_name or _free_name(output_dir, f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{_label(config)}")
-    return parse_config(config.to_run_config() | {"output-dir": str(output_dir), "run-name": name})
+    name = config.run_name or _free_name(
+        output_dir, f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{config.what_runs}"
+    )
+    generator = here / Path(config.generator).expanduser()
+    places = {
+        "output-dir": str(output_dir),
+        "run-name": name,
+        # The run happens elsewhere: a folder is named by its absolute path, a hub id stays as it is.
+        "generator": str(generator) if generator.is_dir() else config.generator,
+    }
+    return parse_config(config.to_run_config() | places)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -208,10 +217,6 @@ def _count_gpus() -> int:
         return 0
     listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
     return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
-
-
-def _label(config: RunConfig) -> str:
-    return config.inner_strategy if config.method == "classifier" else config.method
 
 
 def _free_name(output_dir: Path, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -23,6 +23,7 @@ RESNETS: dict[str, dict[str, Any]] = {
     "resnet34": {"depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
     "resnet50": {"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048], "layer_type": "bottleneck"},
 }
+FAMILIES = ("StableDiffusionPipeline",)
 NOT_NEEDED_FOR_TEXT = ("unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder")
 
 
@@ -33,7 +34,8 @@ class SmallCNN(nn.Sequential):
     """
 
     def __init__(self, num_classes: int, in_channels: int, image_size: int) -> None:
-        side = image_size // 8
+        # The strided convolution rounds up, the two poolings round down.
+        side = (image_size + 1) // 2 // 4
         super().__init__(
             nn.Conv2d(in_channels, 16, 5, stride=2, padding=2),
             nn.ReLU(),
@@ -151,7 +153,7 @@ def generator_source(generator: str) -> str:
     Raises
     ------
     ValueError
-        When the value names a folder that holds no pipeline, or is neither a folder nor a hub id.
+        When the value names a folder that holds no supported pipeline, or is neither a folder nor a hub id.
     """
     if generator == "embedded":
         return str(embedded_generator())
@@ -161,6 +163,7 @@ def generator_source(generator: str) -> str:
             raise ValueError(
                 f"generator folder {folder} is no diffusers pipeline: it has no model_index.json"
             )
+        _check_family(generator, json.loads((folder / "model_index.json").read_text(encoding="utf-8")))
         return str(folder)
     looks_like_hub_id = generator.count("/") == 1 and not generator.startswith((".", "/", "~"))
     if not looks_like_hub_id:
@@ -168,6 +171,15 @@ def generator_source(generator: str) -> str:
             f"generator must be 'embedded', a folder or a hub id such as 'owner/name', got '{generator}'"
         )
     return generator
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError when this machine does not have the device of a config value."""
+    lacking = (name.startswith("cuda") and not torch.cuda.is_available()) or (
+        name == "mps" and not torch.backends.mps.is_available()
+    )
+    if lacking:
+        raise ValueError(f"device '{name}' is not available on this machine; use 'auto' or 'cpu'")
 
 
 @lru_cache(maxsize=1)
@@ -189,8 +201,13 @@ def load_text_encoder(generator: str, device: torch.device) -> DiffusionPipeline
     diffusers = _quiet_diffusers()
     source = generator_source(generator)
     config = diffusers.DiffusionPipeline.load_config(source)
+    _check_family(source, config)
     absent = {name: None for name in NOT_NEEDED_FOR_TEXT if name in config}
-    return diffusers.DiffusionPipeline.from_pretrained(source, dtype=_dtype(device), **absent).to(device)
+    # Safetensors only: a pickled weight file can run code.
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        source, dtype=_dtype(device), use_safetensors=True, **absent
+    )
+    return pipeline.to(device)
 
 
 def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
@@ -212,12 +229,19 @@ def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
     """
     diffusers = _quiet_diffusers()
     source = generator_source(generator)
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(source, dtype=_dtype(device))
+    _check_family(source, diffusers.DiffusionPipeline.load_config(source))
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(source, dtype=_dtype(device), use_safetensors=True)
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
     pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _check_family(source: str, config: Mapping[str, Any]) -> None:
+    family = config.get("_class_name")
+    if family not in FAMILIES:
+        raise ValueError(f"generator '{source}' is a {family}; supported so far: {', '.join(FAMILIES)}")
 
 
 def _dtype(device: torch.device) -> torch.dtype:

@@ -45,9 +45,10 @@ def check_inputs(config: RunConfig, num_clients: int) -> None:
     # Torch and the data libraries take seconds to import; a wrong folder is told before.
     from fgl_app.data.partitions import partition
     from fgl_app.data.sources import load_dataset
-    from fgl_app.models import generator_source
+    from fgl_app.models import check_device, generator_source
 
     try:
+        check_device(config.device)
         load_dataset(config.dataset, config.image_size)
         if num_clients:
             partition(config, num_clients)

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.common.serde import message_to_proto
+from flwr.common.serde import recorddict_to_proto
+from flwr.common.serde_utils import error_to_proto
 
 from fgl_app.algorithms.types import State, TextEmbeddings
 
 ARRAYS, METRICS, CONFIG, EMBEDDINGS, SITE = "arrays", "metrics", "config", "embeddings", "site"
 NUM_EXAMPLES = "num-examples"
+EMBEDDING_DTYPES = ("float16", "float32")
+HALF_MAX = float(np.finfo(np.float16).max)
 MAX_EXAMPLES = 1_000_000_000
 """More examples than any site holds; a larger claim would only drown the others."""
 
@@ -86,7 +89,7 @@ def record_to_embeddings(
     ----------
     content : RecordDict
         A reply with the ArrayRecord "embeddings": "labels" and "counts" (int64, shape (P,)) and named
-        floating tensors of shape (P, ...).
+        float16 or float32 tensors of shape (P, ...).
     num_classes : int
         Labels must be below it.
     max_bytes : int
@@ -108,7 +111,7 @@ def record_to_embeddings(
     record = content.array_records.get(EMBEDDINGS)
     if record is None:
         raise UploadError(f"no ArrayRecord '{EMBEDDINGS}' in the reply")
-    size = sum(len(array.data) for array in record.values())
+    size = sum(len(array.data) for other in content.array_records.values() for array in other.values())
     if size > max_bytes:
         raise UploadError(f"upload of {size} bytes, at most {max_bytes} are accepted")
     arrays = {name: _to_numpy(name, array) for name, array in record.items()}
@@ -186,8 +189,27 @@ def metric_record(values: Mapping[str, float | int]) -> MetricRecord:
 
 
 def message_bytes(message: Message) -> int:
-    """Return a message's size as serialized, bytes."""
-    return int(message_to_proto(message).ByteSize())
+    """Return the size of what a message carries, as serialized, bytes.
+
+    The envelope of some 200 bytes is left out: its random ids make its size differ from run to run.
+    """
+    if message.has_error():
+        return int(error_to_proto(message.error).ByteSize())
+    return int(recorddict_to_proto(message.content).ByteSize())
+
+
+def require_finite(arrays: ArrayRecord, what: str) -> ArrayRecord:
+    """Return the arrays, or raise when one holds NaN or infinity.
+
+    Raises
+    ------
+    ValueError
+        Names what came out and the array.
+    """
+    for name, array in arrays.items():
+        if not np.isfinite(array.numpy()).all():
+            raise ValueError(f"{what}: array '{name}' holds NaN or infinity; lower the learning rate")
+    return arrays
 
 
 def _to_numpy(name: str, array: Array) -> np.ndarray:
@@ -195,9 +217,11 @@ def _to_numpy(name: str, array: Array) -> np.ndarray:
     if array.stype != "numpy.ndarray":
         raise UploadError(f"array '{name}' has serialization '{array.stype}', expected 'numpy.ndarray'")
     try:
-        values = array.numpy()
-    except (ValueError, EOFError, TypeError, OSError, MemoryError) as error:
-        raise UploadError(f"array '{name}' cannot be read: {error}") from error
+        values: object = array.numpy()
+    except Exception as error:  # NumPy's reader raises many kinds for bytes made to break it
+        raise UploadError(f"array '{name}' cannot be read: {type(error).__name__}: {error}") from error
+    if not isinstance(values, np.ndarray):
+        raise UploadError(f"array '{name}' is no array")
     if values.shape != tuple(array.shape) or str(values.dtype) != array.dtype:
         raise UploadError(f"array '{name}' is not what its header says")
     return values
@@ -222,12 +246,17 @@ def _check_tensors(
     if shapes is not None and arrays.keys() != shapes.keys():
         raise UploadError(f"embedding tensors must be {sorted(shapes)}, got {sorted(arrays)}")
     for name, array in arrays.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            raise UploadError(f"'{name}' must be floating, got {array.dtype}")
+        if str(array.dtype) not in EMBEDDING_DTYPES:
+            raise UploadError(f"'{name}' must be {' or '.join(EMBEDDING_DTYPES)}, got {array.dtype}")
+        if not array.size:
+            raise UploadError(f"'{name}' is empty, got shape {array.shape}")
         expected = (rows, *(shapes[name] if shapes is not None else array.shape[1:]))
         if array.shape != expected:
             raise UploadError(f"'{name}' must have shape {expected}, got {array.shape}")
         _check_finite(name, array)
+        # The generator may run in half precision, where larger values turn into infinity.
+        if np.abs(array).max() > HALF_MAX:
+            raise UploadError(f"'{name}' holds values beyond {HALF_MAX:g}, the range of half precision")
 
 
 def _check_finite(name: str, array: np.ndarray) -> None:

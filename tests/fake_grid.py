@@ -48,7 +48,8 @@ class FakeGrid(Grid):
             request = message_from_proto(message_to_proto(message))
             reply = self._ask(request)
             if reply is not None:
-                reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
+                if not reply.has_error():
+                    reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
                 reply.metadata.__dict__["_reply_to_message_id"] = message_id
                 self._replies[message_id] = message_from_proto(message_to_proto(reply))
         by_message = {id(message): message_id for message, message_id in ids}

@@ -152,7 +152,11 @@ def train(
 def _batches(
     data: LabeledImages, settings: TrainSettings, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    for indices in torch.randperm(len(data), generator=generator).split(settings.batch_size):
+    batches = list(torch.randperm(len(data), generator=generator).split(settings.batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        # Batch normalization cannot learn from a single example; it joins the batch before.
+        batches[-2:] = [torch.cat(batches[-2:])]
+    for indices in batches:
         images = to_input(data.images[indices])
         if settings.augmentation == "affine":
             images = random_affine(images, generator)

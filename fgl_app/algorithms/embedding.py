@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from fgl_app.algorithms.prompts import Prompt
 from fgl_app.algorithms.types import TextEmbeddings
+
+logger = logging.getLogger("fgl")
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -35,6 +38,7 @@ def encode_texts(
     dict[str, Tensor]
         ``prompt_embeds``, shape (P, tokens, width), in the encoder's dtype, on the CPU.
     """
+    _warn_of_truncation(pipeline, texts)
     batches = []
     for start in range(0, len(texts), batch_size):
         embeds, _ = pipeline.encode_prompt(
@@ -45,6 +49,14 @@ def encode_texts(
         )
         batches.append(embeds.cpu())
     return {"prompt_embeds": torch.cat(batches)}
+
+
+def _warn_of_truncation(pipeline: DiffusionPipeline, texts: Sequence[str]) -> None:
+    limit = pipeline.tokenizer.model_max_length
+    longest = max(texts, key=lambda text: len(pipeline.tokenizer(text).input_ids))
+    length = len(pipeline.tokenizer(longest).input_ids)
+    if length > limit:
+        logger.warning("prompts over %d tokens lose their end, such as '%s' (%d)", limit, longest, length)
 
 
 def embed_prompts(

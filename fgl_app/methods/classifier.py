@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from statistics import mean
 
+import numpy as np
+import torch
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from torch import nn
 
 from fgl_app.algorithms.classification import evaluate, train
 from fgl_app.algorithms.randomness import seeded
+from fgl_app.data.partitions import partition
 from fgl_app.methods.session import Session
 from fgl_app.methods.settings import client_settings
 from fgl_app.progress import log, track
@@ -44,16 +47,18 @@ def run_classifier(session: Session) -> nn.Module:
 def _centralized(session: Session) -> nn.Module:
     """Train on all clients' examples in one place: what skew and federation cost, seen from above."""
     config, data = session.config, session.dataset
+    everything = np.sort(np.concatenate(partition(config, len(session.nodes))))
+    examples = data.train.select(torch.from_numpy(everything))
     model = session.new_model()
     settings = client_settings(config, epochs=config.local_epochs)
     for server_round in range(1, config.num_server_rounds + 1):
-        total = config.local_epochs * len(data.train)
+        total = config.local_epochs * len(examples)
         with (
             session.directory.phase("training"),
             track(total, f"centralized training {server_round}", "images") as progress,
         ):
             generator = seeded("centralized", config.seed, server_round)
-            train(model, data.train, settings, generator, callback=progress.update)
+            train(model, examples, settings, generator, callback=progress.update)
         session.log_round(server_round, *evaluate(model, data.test))
     return model
 
@@ -69,8 +74,8 @@ def _local_only(session: Session) -> nn.Module:
     budget = config.local_epochs * config.num_server_rounds
     content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({"epochs": budget, "server-round": 1})})
     requests = [Message(content, node, MessageType.TRAIN) for node in session.nodes]
-    results: dict[str, tuple[float, float]] = {}
-    best, best_model = -1.0, session.new_model()
+    results: dict[tuple[str, int], tuple[float, float]] = {}
+    best, best_model = (-1.0, ""), session.new_model()
     with session.directory.phase("local training"):
         for node, reply in pull_each(session.grid, requests, timeout=config.node_timeout):
             if reply.has_error():
@@ -79,18 +84,20 @@ def _local_only(session: Session) -> nn.Module:
             try:
                 check_trained(reply.content, arrays)
             except UploadError as error:
-                session.rejected.append(Incident(site_name(reply), "train", str(error)))
+                session.rejected.append(Incident(str(node), "train", str(error), site_name(reply)))
                 continue
-            model = session.model_of(arrays_to_state(reply.content.array_records[ARRAYS]))
+            site = site_name(reply)
+            model = session.model_of(arrays_to_state(next(iter(reply.content.array_records.values()))))
             accuracy, loss = evaluate(model, session.dataset.test)
-            results[site_name(reply)] = accuracy, loss
-            log.info("client %s alone: accuracy %.1f %%", site_name(reply), 100 * accuracy)
-            if accuracy > best:
-                best, best_model = accuracy, model
+            results[site, node] = accuracy, loss
+            log.info("client %s alone: accuracy %.1f %%", site, 100 * accuracy)
+            # The site decides between equals, not who replied first.
+            if (accuracy, site) > best:
+                best, best_model = (accuracy, site), model
     if len(results) < config.min_nodes:
         incidents = [*session.failures, *session.rejected]
         raise TooFewRepliesError(explain("local training", len(results), config.min_nodes, incidents))
-    session.outcome["client_accuracies"] = {site: results[site][0] for site in sorted(results)}
+    session.outcome["client_accuracies"] = {site: results[site, node][0] for site, node in sorted(results)}
     session.log_round(
         config.num_server_rounds,
         mean(accuracy for accuracy, _ in results.values()),

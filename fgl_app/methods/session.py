@@ -15,7 +15,7 @@ from torch import nn
 from fgl_app.algorithms.classification import evaluate
 from fgl_app.algorithms.types import State
 from fgl_app.config import RunConfig
-from fgl_app.data.partitions import label_counts
+from fgl_app.data.partitions import label_counts, partition
 from fgl_app.data.sources import ImageDataset, load_dataset
 from fgl_app.methods.settings import new_classifier
 from fgl_app.metrics.traffic import TrafficLedger
@@ -61,11 +61,13 @@ class Session:
 
     @cached_property
     def nodes(self) -> list[int]:
-        """The connected nodes, once enough of them are."""
+        """The connected nodes, once enough of them are and the data can be split over them."""
         config = self.config
-        return wait_for_nodes(
+        nodes = wait_for_nodes(
             self.grid, minimum=config.min_nodes, expected=config.num_clients, timeout=config.node_timeout
         )
+        partition(config, len(nodes))
+        return nodes
 
     def new_model(self) -> nn.Module:
         """Return a classifier with the seeded initial weights, on the server's device."""
@@ -176,7 +178,7 @@ class Session:
             "dataset": config.dataset,
             "seed": config.seed,
             "num_clients": len(self.__dict__.get("nodes", [])),
-            "rounds": len(self.accuracies),
+            "rounds": self.accuracies[-1][0] if self.accuracies else 0,
             **self.outcome,
             "seconds": self.directory.seconds,
             **{

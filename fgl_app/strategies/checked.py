@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.records import UploadError, check_trained, restore_dtypes, site_name
+from fgl_app.records import UploadError, check_trained, require_finite, restore_dtypes, site_name
 from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain
 
 logger = logging.getLogger("fgl")
@@ -20,14 +21,16 @@ class CheckedStrategy(Strategy):
 
     Flower's FedAvg averages NaN, negative weights and broadcastable wrong shapes silently, and a run in
     which every client fails still ends as completed. Here each training reply must have the names, shapes
-    and dtypes that were sent, finite values and a positive "num-examples". Good replies are handed on in
-    the order of their sites, so that sums of floats come out the same in every run, and the aggregate
-    keeps the dtypes that were sent. With good replies only, results are those of the wrapped strategy.
+    and dtypes that were sent, finite values, a positive "num-examples" and the same metrics as most others.
+    Good replies are handed on in the order of the sites they name (by node id when they name none), so that
+    sums of floats come out the same in every run, and the aggregate keeps the dtypes that were sent. With
+    good replies only, results are those of the wrapped strategy. Incidents count the wrapped strategy's
+    rounds, as the strategy itself does: inside FGLStrategy that is the run's round less one.
 
     Parameters
     ----------
     strategy : Strategy
-        Any Flower strategy that averages ArrayRecords.
+        Any Flower strategy that averages ArrayRecords by "num-examples".
     min_replies : int, default 2
         Good replies a training round needs.
 
@@ -36,7 +39,7 @@ class CheckedStrategy(Strategy):
     rejected : list[Incident]
         Replies that broke a rule.
     failures : list[Incident]
-        Replies that were errors.
+        Replies that were errors, and nodes that did not reply.
     """
 
     def __init__(self, strategy: Strategy, *, min_replies: int = 2) -> None:
@@ -45,13 +48,16 @@ class CheckedStrategy(Strategy):
         self.rejected: list[Incident] = []
         self.failures: list[Incident] = []
         self._sent = ArrayRecord()
+        self._requests: list[Message] = []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask the wrapped strategy, and remember what is sent."""
         self._sent = arrays
-        return self.strategy.configure_train(server_round, arrays, ConfigRecord(dict(config)), grid)
+        config = ConfigRecord(dict(config))
+        self._requests = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        return self._requests
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -62,23 +68,41 @@ class CheckedStrategy(Strategy):
         ------
         TooFewRepliesError
             When there are fewer than ``min_replies``, or the wrapped strategy returned nothing.
+        ValueError
+            When the aggregate holds NaN or infinity.
         """
         phase = f"training round {server_round}"
-        good, incidents = [], []
+        # An error reply about a lost node comes from the SuperLink: only the request knows the node.
+        nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in self._requests}
+        good: list[Message] = []
+        rejected: list[Incident] = []
+        failures: list[Incident] = []
         for reply in replies:
-            incident = self._check(phase, reply)
-            if incident is None:
+            node = str(nodes.pop(reply.metadata.reply_to_message_id, reply.metadata.src_node_id))
+            if reply.has_error():
+                failures.append(Incident.of_error(node, phase, reply))
+                continue
+            try:
+                check_trained(reply.content, self._sent)
                 good.append(reply)
-            else:
-                logger.warning("%s: node %s left out: %s", phase, incident.node, incident.reason)
-                incidents.append(incident)
+            except UploadError as error:
+                rejected.append(Incident(node, phase, str(error), site_name(reply)))
+        failures += [Incident(str(node), phase, "no reply in time") for node in nodes.values()]
+        good, odd = _of_one_kind(good)
+        reason = "other records or metrics than most replies"
+        rejected += [Incident(str(r.metadata.src_node_id), phase, reason, site_name(r)) for r in odd]
+        for incident in failures + rejected:
+            logger.warning("%s: %s left out: %s", phase, incident.who, incident.reason)
+        self.rejected += rejected
+        self.failures += failures
         if len(good) < self.min_replies:
-            raise TooFewRepliesError(explain(phase, len(good), self.min_replies, incidents))
+            raise TooFewRepliesError(explain(phase, len(good), self.min_replies, failures + rejected))
         good.sort(key=site_name)
         arrays, metrics = self.strategy.aggregate_train(server_round, good)
         if arrays is None:
             raise TooFewRepliesError(f"{phase}: {type(self.strategy).__name__} returned no arrays")
-        return restore_dtypes(arrays, self._sent), metrics
+        arrays = require_finite(restore_dtypes(arrays, self._sent), f"{phase}: the aggregate")
+        return arrays, metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -94,16 +118,19 @@ class CheckedStrategy(Strategy):
         """Log the wrapped strategy's settings."""
         self.strategy.summary()
 
-    def _check(self, phase: str, reply: Message) -> Incident | None:
-        node = site_name(reply)
-        if reply.has_error():
-            incident = Incident.of_error(node, phase, reply)
-            self.failures.append(incident)
-            return incident
-        try:
-            check_trained(reply.content, self._sent)
-        except UploadError as error:
-            incident = Incident(node, phase, str(error))
-            self.rejected.append(incident)
-            return incident
-        return None
+
+def _of_one_kind(replies: list[Message]) -> tuple[list[Message], list[Message]]:
+    """Part the replies into those of the most common record names and metric keys, and the others.
+
+    Flower's strategies end the run when these differ between replies.
+    """
+
+    def kind(reply: Message) -> tuple[object, ...]:
+        content = reply.content
+        metrics = next(iter(content.metric_records.values()))
+        return (*content.array_records, *content.metric_records, frozenset(metrics))
+
+    counts = Counter(kind(reply) for reply in replies)
+    common = max(counts, key=lambda key: counts[key], default=())
+    same = [reply for reply in replies if kind(reply) == common]
+    return same, [reply for reply in replies if kind(reply) != common]

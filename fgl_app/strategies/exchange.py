@@ -27,21 +27,29 @@ class Incident:
     Parameters
     ----------
     node : str
-        Site name, or the node's id when the site is not known.
+        The node's id.
     phase : str
         What it was asked for.
     reason : str
         What was wrong.
+    site : str, default ""
+        Which site the reply says it comes from; a claim, nothing more.
     """
 
     node: str
     phase: str
     reason: str
+    site: str = ""
 
     @classmethod
     def of_error(cls, node: str, phase: str, reply: Message) -> Incident:
         """Return the incident of an error reply."""
         return cls(node, phase, reply.error.reason or f"error {reply.error.code}")
+
+    @property
+    def who(self) -> str:
+        """The node, and the site it claims to be."""
+        return f"node {self.node}, site {self.site}" if self.site else f"node {self.node}"
 
     def to_json(self) -> dict[str, str]:
         """Return the fields by name."""
@@ -133,5 +141,5 @@ def pull_each(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Ite
 
 def explain(phase: str, good: int, needed: int, incidents: Iterable[Incident]) -> str:
     """Return the sentence of a phase that got too few good replies."""
-    reasons = "; ".join(f"node {i.node}: {i.reason}" for i in incidents) or "no node replied"
+    reasons = "; ".join(f"{i.who}: {i.reason}" for i in incidents) or "no node replied"
     return f"{phase}: {good} good replies, at least {needed} needed ({reasons})"

@@ -16,6 +16,7 @@ from fgl_app.records import (
     arrays_to_state,
     metric_record,
     record_to_embeddings,
+    require_finite,
     site_name,
     state_to_arrays,
 )
@@ -46,12 +47,13 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
     num_classes : int
         Labels in uploads must be below it.
     correct_fn : Callable[[State, Data], State] or None, default None
-        Fine-tunes each aggregate on the synthetic set (paper: 5 epochs); None does not.
+        Fine-tunes each aggregate on the synthetic set (paper: 5 epochs); None does not. A wrapped strategy
+        with momentum over its own aggregates (FedAvgM) does not see the correction.
     embeddings : TextEmbeddings or None, default None
         Use these and ask no client.
     embedding_shapes : Mapping[str, tuple[int, ...]] or None, default None
-        Names and shapes of one prompt's tensors, as the server's own encoder gives them; None takes those
-        of the first good upload.
+        Names and shapes of one prompt's tensors, as the server's own encoder gives them. None takes those
+        of the first upload that is good otherwise; give them where clients are not trusted.
     max_upload_bytes : int, default 64,000,000
         Larger uploads are rejected.
     num_nodes : int, default 0
@@ -87,16 +89,19 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         self.train_fn = train_fn
         self.correct_fn = correct_fn
         self.num_classes = num_classes
-        self.embeddings = embeddings
+        self.given_embeddings = embeddings
         self.embedding_shapes = embedding_shapes
         self.max_upload_bytes = max_upload_bytes
         self.num_nodes = num_nodes
         self.uploads: dict[tuple[str, int], TextEmbeddings] = {}
+        self._shapes = embedding_shapes
         self._synthetic: Data | None = None
 
     def configure_setup(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Sequence[Message]:
         """Ask every node for its text embeddings, unless they were given."""
-        if self.embeddings is not None:
+        self.uploads.clear()
+        self._shapes = self.embedding_shapes
+        if self.given_embeddings is not None:
             return []
         nodes = wait_for_nodes(
             grid, minimum=self.min_uploads, expected=self.num_nodes, timeout=self.setup_timeout
@@ -110,27 +115,30 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
             reply.content,
             num_classes=self.num_classes,
             max_bytes=self.max_upload_bytes,
-            shapes=self.embedding_shapes,
+            shapes=self._shapes,
         )
-        self.embedding_shapes = upload.shapes
+        self._shapes = upload.shapes
         self.uploads[site_name(reply), reply.metadata.src_node_id] = upload
 
     def finish_setup(self, arrays: ArrayRecord) -> tuple[ArrayRecord, MetricRecord]:
         """Synthesize, train, and return the trained model."""
-        if self.embeddings is None:
+        embeddings = self.given_embeddings
+        if embeddings is None:
             # Sites in a fixed order: the synthetic set must not depend on who replied first.
-            self.embeddings = merge_embeddings([self.uploads[site] for site in sorted(self.uploads)])
-        self._synthetic = self.synthesize_fn(self.embeddings)
+            embeddings = merge_embeddings([self.uploads[site] for site in sorted(self.uploads)])
+        self._synthetic = self.synthesize_fn(embeddings)
         state = self.train_fn(arrays_to_state(arrays), self._synthetic)
         metrics = {
             "num-uploads": len(self.uploads),
-            "num-prompts": len(self.embeddings),
-            "num-examples": int(self.embeddings.counts.sum()),
+            "num-prompts": len(embeddings),
+            "num-examples": int(embeddings.counts.sum()),
         }
-        return state_to_arrays(state), metric_record(metrics)
+        trained = require_finite(state_to_arrays(state), "training on the synthetic set")
+        return trained, metric_record(metrics)
 
     def correct(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
         """Fine-tune the aggregate on the synthetic set, when asked to."""
         if self.correct_fn is None or self._synthetic is None:
             return arrays
-        return state_to_arrays(self.correct_fn(arrays_to_state(arrays), self._synthetic))
+        corrected = state_to_arrays(self.correct_fn(arrays_to_state(arrays), self._synthetic))
+        return require_finite(corrected, f"correction of round {server_round}")

@@ -130,7 +130,7 @@ class SetupRoundStrategy(Strategy, ABC):
                 self.accept_upload(reply)
                 accepted += 1
             except UploadError as error:
-                self._leave_out(self.rejected, Incident(site_name(reply), PHASE, str(error)))
+                self._leave_out(self.rejected, Incident(str(node), PHASE, str(error), site_name(reply)))
         for node in sorted(silent):
             reason = f"no reply within {self.setup_timeout:g} s"
             self._leave_out(self.failures, Incident(str(node), PHASE, reason))
@@ -140,5 +140,5 @@ class SetupRoundStrategy(Strategy, ABC):
             raise TooFewRepliesError(explain(PHASE, accepted, self.min_uploads, incidents))
 
     def _leave_out(self, incidents: list[Incident], incident: Incident) -> None:
-        logger.warning("%s: node %s left out: %s", PHASE, incident.node, incident.reason)
+        logger.warning("%s: %s left out: %s", PHASE, incident.who, incident.reason)
         incidents.append(incident)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from fgl_app.algorithms.types import TextEmbeddings
@@ -154,10 +154,10 @@ def test_bad_uploads_and_lost_nodes_are_left_out_and_told_apart():
         },
     )
     assert recorder.embeddings.labels.tolist() == [0, 1]
-    assert {(i.node, i.reason) for i in strategy.rejected} == {
-        ("1", "'prompt_embeds' holds NaN or infinity"),
-        ("2", "'labels' must be between 0 and 1, got 7"),
-        ("5", "missing key 'counts'"),
+    assert {(i.node, i.site, i.reason) for i in strategy.rejected} == {
+        ("12", "1", "'prompt_embeds' holds NaN or infinity"),
+        ("13", "2", "'labels' must be between 0 and 1, got 7"),
+        ("16", "5", "missing key 'counts'"),
     }
     assert [(i.node, i.reason) for i in strategy.failures] == [
         ("14", "RuntimeError: disk on fire"),
@@ -176,7 +176,7 @@ def test_too_few_uploads_fail_the_run_and_name_the_nodes():
         start(fgl(Recorder(), min_uploads=3), {1: site(0), 2: raising, 3: site(2, label=9)})
     assert str(raised.value) == (
         "set-up: 1 good replies, at least 3 needed (node 2: RuntimeError: disk on fire; "
-        "node 2: 'labels' must be between 0 and 1, got 9)"
+        "node 3, site 2: 'labels' must be between 0 and 1, got 9)"
     )
 
 
@@ -198,6 +198,10 @@ def bad_trainer(**changes):
         reply = site(9)(message)
         for name, array in changes.get("arrays", {}).items():
             reply.content["arrays"][name] = Array(array)
+        if "metric" in changes:
+            reply.content["metrics"][changes["metric"]] = 1.0
+        if "rename" in changes:
+            reply.content[changes["rename"]] = reply.content.pop("arrays")
         if "weight" in changes:
             reply.content["metrics"]["num-examples"] = changes["weight"]
         return reply
@@ -212,7 +216,10 @@ def bad_trainer(**changes):
         bad_trainer(arrays={"w": np.zeros(1, np.float32)}),
         bad_trainer(arrays={"x": np.zeros(2, np.float32)}),
         bad_trainer(weight=-5),
+        bad_trainer(metric="extra"),
+        bad_trainer(rename="other"),
         raising,
+        silent,
     ],
 )
 def test_a_bad_training_reply_changes_nothing_for_the_others(bad):
@@ -225,6 +232,38 @@ def test_a_bad_training_reply_changes_nothing_for_the_others(bad):
         "training round 1",
         "training round 2",
     }
+
+
+def lost(message):
+    """A node that Flower declares lost: the error comes from the SuperLink, whose id is 1."""
+    reply = Message(Error(code=5, reason="Node Unavailable"), reply_to=message)
+    reply.metadata.__dict__["_src_node_id"] = 1
+    return reply
+
+
+def test_a_lost_node_is_named_by_its_own_id():
+    strategy = CheckedStrategy(FedAvg(min_train_nodes=2, fraction_evaluate=0.0))
+    start(strategy, {7: site(0), 8: site(1), 77: lost, 78: silent})
+    assert [(i.node, i.reason) for i in strategy.failures] == [
+        ("77", "Node Unavailable"),
+        ("78", "no reply in time"),
+    ]
+
+
+def test_weights_that_became_nan_fail_the_run():
+    recorder = Recorder()
+    recorder.train = lambda state, data: {"w": state["w"] / 0}
+    with pytest.raises(ValueError, match="training on the synthetic set: array 'w' holds NaN or infinity"):
+        start(fgl(recorder), {1: site(0), 2: site(1)})
+
+
+def test_a_strategy_can_be_started_again():
+    recorder = Recorder()
+    strategy = fgl(recorder)
+    start(strategy, {1: site(0, label=0), 2: site(1, label=0)})
+    start(strategy, {3: site(0, label=1), 4: site(1, label=1)})
+    assert recorder.embeddings.labels.tolist() == [1]
+    assert recorder.embeddings.counts.tolist() == [10]
 
 
 def test_flower_alone_would_average_nan():

@@ -83,6 +83,14 @@ def test_one_step_is_sgd_by_hand(data):
     assert torch.allclose(linear[1].weight, weight - 0.1 * expected, atol=1e-6)
 
 
+def test_a_last_batch_of_one_joins_the_batch_before(data):
+    network = build_classifier("resnet18", num_classes=2, in_channels=1, image_size=16, seed=0)
+    seen = []
+    settings = replace(PLAIN, epochs=1, learning_rate=0.01)
+    train(network, data.select(torch.arange(17)), settings, torch.Generator(), callback=seen.append)
+    assert seen == [8, 9]
+
+
 def test_evaluation_by_hand():
     class Constant(nn.Module):
         def __init__(self):

@@ -46,9 +46,17 @@ def test_every_key_is_described():
         ({"guidance-scale": 0.5}, "config key 'guidance-scale' must be greater than or equal to 1, got 0.5"),
         ({"inner-strategy": "centralized"}, "is a reference point and needs method 'classifier', got 'fgl'"),
         ({"num-clients": 3, "min-nodes": 4}, "min-nodes must be at most num-clients (3), got 4"),
-        ({"prompt-template": "a digit"}, "prompt-template must contain {label}, got 'a digit'"),
-        ({"prompt-template": "{label} {caption}"}, "prompt-template may use {label} with prompts 'class'"),
-        ({"prompt-template": "{label} {"}, "prompt-template may use {label}"),
+        (
+            {"prompt-template": "a digit"},
+            "prompt-template must contain {label} and no other field with prompts 'class', got 'a digit'",
+        ),
+        ({"prompt-template": "{label} {caption}"}, "prompt-template must contain {label} and no other"),
+        ({"prompt-template": "{label}", "prompts": "instance"}, "must contain {label} and {caption} and no"),
+        ({"prompt-template": "{label} {"}, "prompt-template must contain {label}"),
+        ({"prompt-template": "{{label}}"}, "prompt-template must contain {label}"),
+        ({"prompt-template": "{label.x}{label}"}, "prompt-template must contain {label}"),
+        ({"prompt-template": "{label:>99999999}"}, "prompt-template must contain {label}"),
+        ({"run-name": "latest"}, "run-name must not be 'latest'"),
     ],
 )
 def test_a_bad_value_is_named_with_its_rule(values, sentence):

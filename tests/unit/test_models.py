@@ -4,12 +4,19 @@ from safetensors.torch import load_file
 
 from fgl_app.models import (
     build_classifier,
+    check_device,
     embedded_generator,
     generator_source,
     load_pipeline,
     resolve_device,
     save_classifier,
 )
+
+
+@pytest.mark.parametrize("size", [8, 15, 28, 31])
+def test_the_small_cnn_takes_any_size(size):
+    model = build_classifier("cnn", num_classes=7, in_channels=1, image_size=size, seed=0)
+    assert model(torch.zeros(1, 1, size, size)).shape == (1, 7)
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet18"])
@@ -77,6 +84,18 @@ def test_a_generator_that_cannot_be_one_is_refused(generator, sentence):
 def test_a_folder_without_a_pipeline_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"is no diffusers pipeline: it has no model_index.json"):
         generator_source(str(tmp_path))
+
+
+def test_a_pipeline_of_another_family_is_refused(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(ValueError, match="is a FluxPipeline; supported so far: StableDiffusionPipeline"):
+        generator_source(str(tmp_path))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="device 'cuda:0' is not available on this machine"):
+        check_device("cuda:0")
 
 
 def test_hub_ids_pass_through():

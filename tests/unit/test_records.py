@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,17 @@ def upload(**changes):
     } | changes
     present = {name: Array(array) for name, array in arrays.items() if array is not None}
     return RecordDict({EMBEDDINGS: ArrayRecord(present)})
+
+
+def _npy(header):
+    """Bytes that begin as a NumPy file does, with this header."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def _npz():
+    buffer = io.BytesIO()
+    np.savez(buffer, labels=np.zeros(3))
+    return buffer.getvalue()
 
 
 def read(content, **options):
@@ -63,7 +76,12 @@ def test_embeddings_come_back_as_they_went():
         ({"prompt_embeds": np.full((3, 4, 2), np.inf, np.float16)}, "'prompt_embeds' holds NaN or infinity"),
         ({"prompt_embeds": np.ones((2, 4, 2), np.float16)}, r"must have shape \(3, 4, 2\), got \(2, 4, 2\)"),
         ({"prompt_embeds": np.ones((3, 4, 9), np.float16)}, r"must have shape \(3, 4, 2\), got \(3, 4, 9\)"),
-        ({"prompt_embeds": np.ones((3, 4, 2), np.int64)}, "must be floating, got int64"),
+        ({"prompt_embeds": np.ones((3, 4, 2), np.int64)}, "must be float16 or float32, got int64"),
+        ({"prompt_embeds": np.ones((3, 4, 2), np.float64)}, "must be float16 or float32, got float64"),
+        (
+            {"prompt_embeds": np.full((3, 4, 2), 1e30, np.float32)},
+            "beyond 65504, the range of half precision",
+        ),
         ({"prompt_embeds": None}, "no embedding tensor"),
         ({"extra": np.ones((3, 1), np.float32)}, r"embedding tensors must be \['prompt_embeds'\]"),
         ({"prompt_embeds": np.ones((3, 4, 2000), np.float16)}, "bytes, at most 10000 are accepted"),
@@ -72,6 +90,13 @@ def test_embeddings_come_back_as_they_went():
 def test_a_bad_upload_is_refused_with_its_reason(changes, reason):
     with pytest.raises(UploadError, match=reason):
         read(upload(**changes))
+
+
+def test_the_size_limit_counts_everything_sent():
+    content = upload()
+    content["stowaway"] = ArrayRecord({"x": Array(np.zeros(20_000))})
+    with pytest.raises(UploadError, match="at most 10000 are accepted"):
+        read(content)
 
 
 def test_an_upload_without_embeddings_is_refused():
@@ -89,9 +114,23 @@ def test_bytes_that_are_no_array_are_refused():
         read(content)
 
 
-def test_a_pickled_array_is_never_loaded():
-    import io
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PK\x03\x04 no archive",
+        _npy(b"{'descr': '<f4', 'shape': (" + b"(" * 300),
+        _npz(),
+        _npy(b"{'shape': "),
+    ],
+)
+def test_bytes_made_to_break_the_reader_are_refused(data):
+    content = upload()
+    content[EMBEDDINGS]["labels"] = Array("int64", (3,), "numpy.ndarray", data)
+    with pytest.raises(UploadError, match=r"'labels' (cannot be read|is no array)"):
+        read(content)
 
+
+def test_a_pickled_array_is_never_loaded():
     buffer = io.BytesIO()
     np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
     content = upload()

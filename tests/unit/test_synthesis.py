@@ -75,7 +75,7 @@ def test_the_seed_and_the_prompt_decide_the_image(pipeline, embeddings):
     assert len({image.numpy().tobytes() for image in first}) == 3
 
 
-def test_guidance_leads_away_from_the_negative_prompt(pipeline, embeddings):
+def test_guidance_uses_the_negative_prompt(pipeline, embeddings):
     shares = torch.tensor([1, 1, 1])
     results = []
     for text in ("low quality", "thick strokes"):
