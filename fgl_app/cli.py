@@ -74,7 +74,7 @@ def _root() -> None:
 @app.command(help=RUN_HELP)
 def run(
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Config values for this run.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config values for this run.")
     ] = None,
     *,
     preset: Annotated[

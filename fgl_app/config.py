@@ -134,7 +134,8 @@ class RunConfig(BaseModel):
             )
         if self.num_clients and self.min_nodes > self.num_clients:
             raise ValueError(
-                f"min-nodes must be at most num-clients ({self.num_clients}), got {self.min_nodes}"
+                f"min-nodes must be at most num-clients ({self.num_clients}), got {self.min_nodes}; "
+                f"set min-nodes={self.num_clients} to run with so few"
             )
         if self.run_name == "latest":
             raise ValueError("run-name must not be 'latest', the link to the newest run")

@@ -250,7 +250,7 @@ _TITLES = {
     "frechet_distance": "Frechet distance",
     "uplink_bytes": "uplink",
     "downlink_bytes": "downlink",
-    "seconds": "time",
+    "seconds": "run time",
 }
 
 

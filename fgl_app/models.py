@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlparse
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from transformers import ResNetForImageClassification
 
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
@@ -50,17 +51,15 @@ class SmallCNN(nn.Sequential):
             nn.ReLU(),
             nn.Linear(128, num_classes),
         )
+        self.in_channels, self.image_size = in_channels, image_size
 
 
 class ResNetClassifier(nn.Module):
-    """A ResNet of ``transformers`` from its config, returning logits."""
+    """A ResNet of ``transformers`` that returns logits."""
 
-    def __init__(self, name: str, num_classes: int, in_channels: int) -> None:
+    def __init__(self, model: ResNetForImageClassification) -> None:
         super().__init__()
-        from transformers import ResNetConfig, ResNetForImageClassification
-
-        config = ResNetConfig(num_channels=in_channels, num_labels=num_classes, **RESNETS[name])
-        self.model = ResNetForImageClassification(config)
+        self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, classes) of images (N, C, H, W)."""
@@ -91,7 +90,10 @@ def build_classifier(
         torch.manual_seed(seed)
         if name == "cnn":
             return SmallCNN(num_classes, in_channels, image_size)
-        return ResNetClassifier(name, num_classes, in_channels)
+        from transformers import ResNetConfig, ResNetForImageClassification
+
+        config = ResNetConfig(num_channels=in_channels, num_labels=num_classes, **RESNETS[name])
+        return ResNetClassifier(ResNetForImageClassification(config))
 
 
 def save_classifier(model: nn.Module, folder: Path, class_names: Sequence[str]) -> None:
@@ -108,8 +110,39 @@ def save_classifier(model: nn.Module, folder: Path, class_names: Sequence[str]) 
         return
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
-    config = {"architecture": "fgl_app.models.SmallCNN", "class_names": list(class_names)}
+    # Written for its owner alone; the other results can be read by everybody.
+    (folder / "model.safetensors").chmod(0o644)
+    config = {
+        "architecture": "fgl_app.models.SmallCNN",
+        "num_classes": len(class_names),
+        "in_channels": model.in_channels,
+        "image_size": model.image_size,
+        "class_names": list(class_names),
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_classifier(folder: Path) -> nn.Module:
+    """Load a classifier that :func:`save_classifier` saved.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder ``classifier`` of a run.
+
+    Returns
+    -------
+    nn.Module
+        On the CPU, in evaluation mode; maps (N, C, H, W) in [-1, 1] to logits (N, classes).
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("architecture") == "fgl_app.models.SmallCNN":
+        model: nn.Module = SmallCNN(config["num_classes"], config["in_channels"], config["image_size"])
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        return model.eval()
+    from transformers import ResNetForImageClassification
+
+    return ResNetClassifier(ResNetForImageClassification.from_pretrained(folder)).eval()
 
 
 def resolve_device(name: str) -> torch.device:
@@ -200,8 +233,7 @@ def load_text_encoder(generator: str, device: torch.device) -> DiffusionPipeline
     """
     diffusers = _quiet_diffusers()
     source = generator_source(generator)
-    config = diffusers.DiffusionPipeline.load_config(source)
-    _check_family(source, config)
+    config = _pipeline_config(source)
     absent = {name: None for name in NOT_NEEDED_FOR_TEXT if name in config}
     # Safetensors only: a pickled weight file can run code.
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
@@ -229,13 +261,25 @@ def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
     """
     diffusers = _quiet_diffusers()
     source = generator_source(generator)
-    _check_family(source, diffusers.DiffusionPipeline.load_config(source))
+    _pipeline_config(source)
     pipeline = diffusers.DiffusionPipeline.from_pretrained(source, dtype=_dtype(device), use_safetensors=True)
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
     pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _pipeline_config(source: str) -> dict[str, Any]:
+    diffusers = _quiet_diffusers()
+    try:
+        config: dict[str, Any] = diffusers.DiffusionPipeline.load_config(source)
+    except OSError as error:
+        raise ValueError(
+            f"generator '{source}' is neither in the hub's cache nor to be reached; give a local folder"
+        ) from error
+    _check_family(source, config)
+    return config
 
 
 def _check_family(source: str, config: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ def run_classifier(session: Session) -> nn.Module:
     if session.config.inner_strategy == "local-only":
         return _local_only(session)
     session.plot_partition()
+    log.info("%s over %d clients", session.config.inner_strategy, len(session.nodes))
     strategy = CheckedStrategy(session.inner_strategy(), min_replies=session.config.min_nodes)
     try:
         with session.directory.phase("rounds"):

@@ -67,7 +67,13 @@ def run_fgl(session: Session) -> nn.Module:
         min_uploads=config.min_nodes,
         setup_timeout=config.node_timeout,
     )
-    log.info("asking %d nodes for text embeddings", 0 if labels_only else len(session.nodes))
+    rounds = f"then {config.num_server_rounds - 1} rounds of {config.inner_strategy}"
+    log.info(
+        "FGL over %d clients, %s%s",
+        len(session.nodes),
+        "one-shot" if config.num_server_rounds == 1 else rounds,
+        "; labels only: nobody is asked" if labels_only else ": asking for text embeddings",
+    )
     try:
         with uploads:
             uploads.enter_context(session.directory.phase("uploads"))

@@ -108,14 +108,12 @@ class Session:
 
     def inner_strategy(self) -> Strategy:
         """Return the Flower strategy that the config names, asking every node in each round."""
-        nodes = len(self.nodes)
         # A node that is lost must not leave the run waiting for it, so no more nodes than needed.
         sampling: dict[str, Any] = {
             "min_train_nodes": self.config.min_nodes,
             "min_available_nodes": self.config.min_nodes,
             "fraction_evaluate": 0.0,
         }
-        log.info("%s over %d nodes", self.config.inner_strategy, nodes)
         if self.config.inner_strategy == "fedprox":
             return FedProx(**sampling, proximal_mu=self.config.proximal_mu)
         if self.config.inner_strategy == "fedadam":

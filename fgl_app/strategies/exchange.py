@@ -91,7 +91,7 @@ def wait_for_nodes(grid: Grid, *, minimum: int, expected: int = 0, timeout: floa
             return nodes
         if time.monotonic() >= deadline:
             break
-        if len(nodes) != before:
+        if len(nodes) != before and len(nodes) < (expected or minimum):
             logger.info("waiting for nodes: %d connected, %d needed", len(nodes), expected or minimum)
         before = len(nodes)
         time.sleep(min(SETTLE_SECONDS, max(0.0, deadline - time.monotonic())))

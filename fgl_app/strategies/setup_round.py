@@ -111,7 +111,7 @@ class SetupRoundStrategy(Strategy, ABC):
     def summary(self) -> None:
         """Log this strategy's settings, then the wrapped one's."""
         logger.info(
-            "%s: set-up round with at least %d uploads, then %s",
+            "%s: a set-up round that needs %d uploads, around %s",
             type(self).__name__,
             self.min_uploads,
             type(self.strategy).__name__,

@@ -356,7 +356,7 @@ def test_the_result_has_totals_in_units_and_ends_with_the_places(capsys, tmp_pat
         ["dataset", "digits"],
         ["accuracy", "87.1", "%"],
         ["uplink", "34.7", "KB"],
-        ["time", "28.5", "s"],
+        ["run", "time", "28.5", "s"],
     ]
     assert lines[-2:] == [str(tmp_path), str(tmp_path / "report.html")]
     assert result_table(json.loads("{}")).row_count == 0

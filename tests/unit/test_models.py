@@ -7,6 +7,7 @@ from fgl_app.models import (
     check_device,
     embedded_generator,
     generator_source,
+    load_classifier,
     load_pipeline,
     resolve_device,
     save_classifier,
@@ -44,6 +45,21 @@ def test_a_saved_cnn_is_its_state(tmp_path):
     save_classifier(model, tmp_path, ["a", "b", "c"])
     loaded = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+def test_a_saved_classifier_comes_back(tmp_path, name):
+    model = build_classifier(name, num_classes=3, in_channels=1, image_size=24, seed=1).eval()
+    save_classifier(model, tmp_path, ["a", "b", "c"])
+    images = torch.rand(2, 1, 24, 24)
+    assert torch.allclose(load_classifier(tmp_path)(images), model(images), atol=1e-6)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="'no/where' is neither in the hub's cache nor to be reached"):
+        load_pipeline("no/where", torch.device("cpu"))
 
 
 def test_a_saved_resnet_is_loaded_by_transformers(tmp_path):
