@@ -17,7 +17,8 @@ from fgl_app.algorithms.strokes import StrokeMeasures, measure_strokes, stroke_c
 from fgl_app.algorithms.synthesis import SynthesisSettings, synthesize
 from fgl_app.config import RunConfig, parse_config
 from fgl_app.data.sources import load_dataset
-from fgl_app.models import load_pipeline, resolve_device
+from fgl_app.models.devices import resolve_device
+from fgl_app.models.pipelines import load_pipeline
 
 
 def correlations(config: RunConfig, digits: int) -> dict[str, float]:

@@ -48,7 +48,8 @@ def embed(message: Message, context: Context) -> Message:
     from fgl_app.algorithms.prompts import class_prompts, instance_prompts
     from fgl_app.data.partitions import load_client_data
     from fgl_app.data.sources import resize_images
-    from fgl_app.models import load_text_encoder, resolve_device
+    from fgl_app.models.devices import resolve_device
+    from fgl_app.models.pipelines import load_text_encoder
 
     config, partition_id, num_partitions = _site(context)
     data, class_names = load_client_data(config, partition_id, num_partitions)
@@ -81,7 +82,7 @@ def train(message: Message, context: Context) -> Message:
     from fgl_app.algorithms.randomness import seeded
     from fgl_app.data.partitions import load_client_data
     from fgl_app.methods.settings import client_settings, new_classifier
-    from fgl_app.models import resolve_device
+    from fgl_app.models.devices import resolve_device
 
     config, partition_id, num_partitions = _site(context)
     data, class_names = load_client_data(config, partition_id, num_partitions)

@@ -18,10 +18,11 @@ Method = Literal["fgl", "classifier"]
 InnerStrategy = Literal["fedavg", "fedprox", "fedadam", "fedyogi", "centralized", "local-only"]
 Partitioning = Literal["iid", "dirichlet", "pathological"]
 Prompts = Literal["class", "instance", "labels-only"]
-ClassifierName = Literal["cnn", "resnet18", "resnet34", "resnet50"]
 Augmentation = Literal["none", "affine"]
 EmbeddingDtype = Literal["float16", "float32"]
 
+OWN_NAMES = ("embedded", "cnn", "resnet18", "resnet34", "resnet50")
+"""Generator and classifiers that are no folder and no hub id, whatever lies in the directory."""
 REFERENCE_POINTS = ("centralized", "local-only")
 DIGITS_TEMPLATES = {
     "class": "a handwritten digit {label}",
@@ -74,7 +75,12 @@ class RunConfig(BaseModel):
     classes_per_client: int = Field(2, ge=1, description="classes a client holds under `pathological`")
 
     # The classifier and its training, the same for every method
-    classifier: ClassifierName = Field("cnn", description="a small CNN, or a ResNet from its config")
+    classifier: str = Field(
+        "cnn",
+        min_length=1,
+        description="`cnn` (small), `resnet18`, `resnet34`, `resnet50` from scratch; or the hub id or folder "
+        "of a pretrained one",
+    )
     local_epochs: int = Field(5, ge=1, description="epochs of a client in a round")
     batch_size: int = Field(64, ge=1, description="images in a training batch, clients and server")
     learning_rate: float = Field(0.02, gt=0, description="SGD learning rate of the clients")

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fgl_app.config import ConfigError, RunConfig, config_keys, parse_config
+from fgl_app.config import OWN_NAMES, ConfigError, RunConfig, config_keys, parse_config
 
 Scalar = str | int | float
 DEFAULT_CLIENTS = 5
@@ -76,14 +76,19 @@ def resolve_config(
     name = config.run_name or _free_name(
         output_dir, f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{config.what_runs}"
     )
-    generator = here / Path(config.generator).expanduser()
     places = {
         "output-dir": str(output_dir),
         "run-name": name,
-        # The run happens elsewhere: a folder is named by its absolute path, a hub id stays as it is.
-        "generator": str(generator) if generator.is_dir() else config.generator,
+        "generator": _place(here, config.generator),
+        "classifier": _place(here, config.classifier),
     }
     return parse_config(config.to_run_config() | places)
+
+
+def _place(here: Path, source: str) -> str:
+    """Name a folder by its absolute path, since the run happens elsewhere; a hub id stays as it is."""
+    folder = here / Path(source).expanduser()
+    return str(folder) if source not in OWN_NAMES and folder.is_dir() else source
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -45,10 +45,13 @@ def check_inputs(config: RunConfig, num_clients: int) -> None:
     # Torch and the data libraries take seconds to import; a wrong folder is told before.
     from fgl_app.data.partitions import partition
     from fgl_app.data.sources import load_dataset
-    from fgl_app.models import check_device, generator_source
+    from fgl_app.models.classifiers import check_classifier
+    from fgl_app.models.devices import check_device
+    from fgl_app.models.pipelines import generator_source
 
     try:
         check_device(config.device)
+        check_classifier(config.classifier)
         load_dataset(config.dataset, config.image_size)
         if num_clients:
             partition(config, num_clients)

@@ -31,7 +31,7 @@ def tiny_generator(tmp_path_factory):
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    from fgl_app.models import embedded_generator
+    from fgl_app.models.pipelines import embedded_generator
 
     tokenizer = CLIPTokenizer.from_pretrained(embedded_generator() / "tokenizer")
     torch.manual_seed(0)

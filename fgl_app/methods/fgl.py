@@ -20,7 +20,7 @@ from fgl_app.data.saving import save_images
 from fgl_app.data.sources import match_channels, resize_images
 from fgl_app.methods.session import Session
 from fgl_app.methods.settings import server_settings, synthetic_settings
-from fgl_app.models import load_pipeline
+from fgl_app.models.pipelines import load_pipeline
 from fgl_app.progress import log, track
 from fgl_app.records import arrays_to_state
 from fgl_app.results.plots import plot_image_grid

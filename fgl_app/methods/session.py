@@ -19,7 +19,8 @@ from fgl_app.data.partitions import label_counts, partition
 from fgl_app.data.sources import ImageDataset, load_dataset
 from fgl_app.methods.settings import new_classifier
 from fgl_app.metrics.traffic import TrafficLedger
-from fgl_app.models import resolve_device, save_classifier
+from fgl_app.models.classifiers import save_classifier
+from fgl_app.models.devices import resolve_device
 from fgl_app.progress import log
 from fgl_app.records import arrays_to_state, load_state, metric_record, state_to_arrays
 from fgl_app.results.plots import plot_accuracy, plot_label_distribution, plot_traffic

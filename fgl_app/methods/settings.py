@@ -9,7 +9,7 @@ from torch import nn
 from fgl_app.algorithms.classification import TrainSettings
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import RunConfig
-from fgl_app.models import build_classifier
+from fgl_app.models.classifiers import build_classifier
 
 
 def client_settings(config: RunConfig, *, epochs: int, proximal_mu: float = 0.0) -> TrainSettings:

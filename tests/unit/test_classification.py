@@ -6,7 +6,7 @@ from torch import nn
 
 from fgl_app.algorithms.classification import TrainSettings, evaluate, random_affine, train
 from fgl_app.algorithms.types import LabeledImages
-from fgl_app.models import build_classifier
+from fgl_app.models.classifiers import build_classifier
 
 PLAIN = TrainSettings(2, 8, 0.1, 0.9, 0.0, "none")
 

@@ -55,6 +55,16 @@ def test_an_argument_that_is_no_assignment_is_named(text):
         parse_override(text)
 
 
+def test_folders_are_named_by_their_absolute_paths(tmp_path):
+    for folder in ("mine", "cnn", "embedded"):
+        (tmp_path / folder).mkdir()
+    given = resolve_config(None, ["generator=mine", "classifier=./mine"], None, tmp_path, NOW)
+    assert given.generator == given.classifier == str(tmp_path / "mine")
+    kept = resolve_config(None, ["classifier=cnn"], None, tmp_path, NOW)
+    assert (kept.classifier, kept.generator) == ("cnn", "embedded")
+    assert resolve_config(None, ["generator=a/b"], None, tmp_path, NOW).generator == "a/b"
+
+
 def test_overrides_win_over_the_file_and_later_ones_over_earlier_ones(tmp_path):
     file = tmp_path / "some.toml"
     file.write_text("seed = 1\nbatch-size = 32\nguidance-scale = 2\n")

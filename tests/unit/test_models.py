@@ -2,16 +2,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fgl_app.models import (
+from fgl_app.models.classifiers import (
     build_classifier,
-    check_device,
-    embedded_generator,
-    generator_source,
+    check_classifier,
     load_classifier,
-    load_pipeline,
-    resolve_device,
     save_classifier,
 )
+from fgl_app.models.devices import check_device, resolve_device
+from fgl_app.models.pipelines import embedded_generator, generator_source, load_pipeline
 
 
 @pytest.mark.parametrize("size", [8, 15, 28, 31])
@@ -53,6 +51,30 @@ def test_a_saved_classifier_comes_back(tmp_path, name):
     save_classifier(model, tmp_path, ["a", "b", "c"])
     images = torch.rand(2, 1, 24, 24)
     assert torch.allclose(load_classifier(tmp_path)(images), model(images), atol=1e-6)
+
+
+def test_a_pretrained_classifier_keeps_its_body_and_gets_a_head(tmp_path):
+    """Saved with three classes for colour, taken up for five classes of grey images."""
+    saved = build_classifier("resnet18", num_classes=3, in_channels=3, image_size=32, seed=1)
+    saved.mean.fill_(0.3)
+    save_classifier(saved, tmp_path, ["a", "b", "c"])
+    model = build_classifier(str(tmp_path), num_classes=5, in_channels=1, image_size=32, seed=0).eval()
+    body = {name: tensor for name, tensor in saved.state_dict().items() if "classifier" not in name}
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in body.items())
+    grey = torch.rand(2, 1, 32, 32) * 2 - 1
+    assert model(grey).shape == (2, 5)
+    assert torch.equal(model(grey), model(grey.expand(-1, 3, -1, -1)))
+    save_classifier(model, tmp_path / "again", list("vwxyz"))
+    assert torch.allclose(load_classifier(tmp_path / "again")(grey), model(grey), atol=1e-6)
+    # The pixels it expects came along: with others the logits differ.
+    model.mean.fill_(0.5)
+    assert not torch.allclose(load_classifier(tmp_path / "again")(grey), model(grey), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet19", "./missing", ""])
+def test_a_classifier_that_cannot_be_one_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="classifier"):
+        check_classifier(name or str(tmp_path))
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):

@@ -4,7 +4,7 @@ import torch
 from fgl_app.algorithms.embedding import embed_prompts, encode_texts, merge_embeddings
 from fgl_app.algorithms.prompts import Prompt, class_prompts, instance_prompts
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.models import load_text_encoder
+from fgl_app.models.pipelines import load_text_encoder
 
 NAMES = ("cat", "dog", "owl")
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.synthesis import SynthesisSettings, allot_images, synthesize
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.models import load_pipeline
+from fgl_app.models.pipelines import load_pipeline
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,1 @@
+"""Building and loading models: classifiers and text-to-image pipelines."""

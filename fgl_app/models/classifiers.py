@@ -1,0 +1,201 @@
+"""Image classifiers: a small CNN, ResNets from their configs, pretrained ones by hub id or folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+RESNETS: dict[str, dict[str, Any]] = {
+    "resnet18": {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
+    "resnet34": {"depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
+    "resnet50": {"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048], "layer_type": "bottleneck"},
+}
+PREPROCESSOR = "preprocessor_config.json"
+SMALL_CNN = "fgl_app.models.SmallCNN"
+
+
+class SmallCNN(nn.Sequential):
+    """Three convolutions and two linear layers: 0.2 million weights at 32 x 32 pixels, 10 classes.
+
+    Without normalization layers: their running statistics do not average well over skewed clients.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, image_size: int) -> None:
+        # The strided convolution rounds up, the two poolings round down.
+        side = (image_size + 1) // 2 // 4
+        super().__init__(
+            nn.Conv2d(in_channels, 16, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64 * side * side, 128),
+            nn.ReLU(),
+            nn.Linear(128, num_classes),
+        )
+        self.in_channels, self.image_size = in_channels, image_size
+
+
+class TransformersClassifier(nn.Module):
+    """An image classifier of ``transformers`` that returns logits.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Its ``config.num_channels`` says how many channels it takes; grey images are repeated to fit.
+    mean, std : Sequence[float], default (0.5,), (0.5,)
+        What it was trained to expect of pixels in [0, 1], for each channel or for all.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, model: PreTrainedModel, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.5,)
+    ) -> None:
+        super().__init__()
+        self.model = model
+        # They belong to the input, not to the weights that travel.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, classes) of images (N, C, H, W) in [-1, 1]."""
+        channels = getattr(self.model.config, "num_channels", 3)
+        pixels = (images + 1) / 2
+        logits: Tensor = self.model(((pixels.expand(-1, channels, -1, -1)) - self.mean) / self.std).logits
+        return logits
+
+
+def check_classifier(name: str) -> None:
+    """Raise ValueError when a ``classifier`` config value is no name, no folder of one and no hub id."""
+    if name == "cnn" or name in RESNETS:
+        return
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"classifier folder {folder} is no saved model: it has no config.json")
+    looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if not (folder.is_dir() or looks_like_hub_id):
+        names = ", ".join(f"'{known}'" for known in ("cnn", *RESNETS))
+        raise ValueError(
+            f"classifier must be one of {names}, a folder or a hub id such as 'owner/name', got '{name}'"
+        )
+
+
+def build_classifier(
+    name: str, *, num_classes: int, in_channels: int, image_size: int, seed: int
+) -> nn.Module:
+    """Build a classifier with seeded or pretrained initial weights.
+
+    Parameters
+    ----------
+    name : str
+        "cnn", "resnet18", "resnet34" or "resnet50" from scratch; or the hub id or folder of a pretrained
+        ``transformers`` image classifier, which gets a new head where its number of classes differs.
+    num_classes, in_channels, image_size : int
+        Shape of its output and input.
+    seed : int
+        Seed of the initial weights; the global random state is left alone.
+
+    Returns
+    -------
+    nn.Module
+        On the CPU, maps (N, C, H, W) in [-1, 1] to logits (N, num_classes).
+
+    Raises
+    ------
+    ValueError
+        When there is no such classifier.
+    """
+    check_classifier(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if name == "cnn":
+            return SmallCNN(num_classes, in_channels, image_size)
+        if name not in RESNETS:
+            return _pretrained(name, num_classes)
+        from transformers import ResNetConfig, ResNetForImageClassification
+
+        config = ResNetConfig(num_channels=in_channels, num_labels=num_classes, **RESNETS[name])
+        return TransformersClassifier(ResNetForImageClassification(config))
+
+
+def save_classifier(model: nn.Module, folder: Path, class_names: Sequence[str]) -> None:
+    """Save a classifier as ``config.json`` and ``model.safetensors``.
+
+    The folder of a ``transformers`` model is one that ``AutoModelForImageClassification`` loads; the small
+    CNN's weights are its plain state dict.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, TransformersClassifier):
+        model.model.config.id2label = dict(enumerate(class_names))
+        model.model.config.label2id = {name: i for i, name in enumerate(class_names)}
+        model.model.save_pretrained(folder)
+        pixels = {"image_mean": model.mean.flatten().tolist(), "image_std": model.std.flatten().tolist()}
+        (folder / PREPROCESSOR).write_text(json.dumps(pixels) + "\n", encoding="utf-8")
+        return
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    # Written for its owner alone; the other results can be read by everybody.
+    (folder / "model.safetensors").chmod(0o644)
+    config = {
+        "architecture": SMALL_CNN,
+        "num_classes": len(class_names),
+        "in_channels": model.in_channels,
+        "image_size": model.image_size,
+        "class_names": list(class_names),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_classifier(folder: Path) -> nn.Module:
+    """Load a classifier that :func:`save_classifier` saved.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder ``classifier`` of a run.
+
+    Returns
+    -------
+    nn.Module
+        On the CPU, in evaluation mode; maps (N, C, H, W) in [-1, 1] to logits (N, classes).
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("architecture") == SMALL_CNN:
+        model: nn.Module = SmallCNN(config["num_classes"], config["in_channels"], config["image_size"])
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        return model.eval()
+    return _pretrained(str(folder)).eval()
+
+
+def _pretrained(source: str, num_classes: int | None = None) -> TransformersClassifier:
+    from transformers import AutoModelForImageClassification
+    from transformers.utils import cached_file
+
+    head = {} if num_classes is None else {"num_labels": num_classes, "ignore_mismatched_sizes": True}
+    try:
+        # Safetensors only: a pickled weight file can run code.
+        model = AutoModelForImageClassification.from_pretrained(source, use_safetensors=True, **head)
+        file = cached_file(source, PREPROCESSOR, _raise_exceptions_for_missing_entries=False)
+    except OSError as error:
+        raise ValueError(
+            f"classifier '{source}' is neither in the hub's cache nor to be reached; give a local folder"
+        ) from error
+    pixels = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    return TransformersClassifier(
+        model, pixels.get("image_mean") or (0.5,), pixels.get("image_std") or (0.5,)
+    )

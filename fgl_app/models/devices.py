@@ -1,0 +1,23 @@
+"""The torch device of a config value."""
+
+from __future__ import annotations
+
+import torch
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the torch device of a config value; "auto" is CUDA, else Apple's, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError when this machine does not have the device of a config value."""
+    lacking = (name.startswith("cuda") and not torch.cuda.is_available()) or (
+        name == "mps" and not torch.backends.mps.is_available()
+    )
+    if lacking:
+        raise ValueError(f"device '{name}' is not available on this machine; use 'auto' or 'cpu'")
