@@ -10,12 +10,10 @@ it can be stopped and started again.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
+
+from benchmarks.tables import round_events, run, spread
 
 CLASSIFIER = "method=classifier"
 EXPERIMENTS: dict[str, list[str]] = {
@@ -30,32 +28,6 @@ EXPERIMENTS: dict[str, list[str]] = {
     "local-only": [CLASSIFIER, "inner-strategy=local-only", "num-server-rounds=5"],
 }
 ROUNDS = (1, 2, 5, 10, 20, 50)
-
-
-def run(name: str, seed: int, arguments: list[str], out: Path) -> Path:
-    """Run one row once, unless it has completed; return its run directory."""
-    folder = out / f"{name}-seed{seed}"
-    summary = folder / "summary.json"
-    if summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["status"] == "completed":
-        return folder
-    print(f"{folder.name}: running", flush=True)
-    command = [sys.executable, "-m", "fgl_app.cli", "run", "--quiet", f"seed={seed}"]
-    command += [f"output-dir={out}", f"run-name={folder.name}", *arguments]
-    subprocess.run(command, check=True)
-    return folder
-
-
-def round_events(folder: Path) -> dict[int, dict[str, Any]]:
-    """Return what a run wrote down after each round: accuracy, bytes and seconds so far."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    events = [json.loads(line) for line in lines]
-    return {event["round"]: event for event in events if event["event"] == "round"}
-
-
-def spread(values: list[float], scale: float = 1.0) -> str:
-    """Return mean and standard deviation over seeds, as a table shows them."""
-    deviation = stdev(values) if len(values) > 1 else 0.0
-    return f"{scale * mean(values):.1f} ± {scale * deviation:.1f}"
 
 
 def rows(name: str, folders: list[Path]) -> list[str]:
@@ -87,7 +59,7 @@ def main() -> None:
     folders: dict[str, list[Path]] = {name: [] for name in names}
     for seed in range(options.seeds):
         for name in names:
-            folders[name].append(run(name, seed, EXPERIMENTS[name], out))
+            folders[name].append(run(f"{name}-seed{seed}", [f"seed={seed}", *EXPERIMENTS[name]], out))
     print("\n| what | round | accuracy, % (seeds) | uplink, bytes | downlink, bytes | seconds |")
     print("|---|---|---|---|---|---|")
     print("\n".join(line for name in names for line in rows(name, folders[name])))

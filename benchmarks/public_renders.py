@@ -13,13 +13,13 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+from fgl_app.methods.settings import new_classifier, synthetic_settings
 
 from fgl_app.algorithms.classification import evaluate, train
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import parse_config
 from fgl_app.data.sources import load_dataset
-from fgl_app.methods.settings import new_classifier, synthetic_settings
 from tools.digits_generator.fonts import install_fonts
 from tools.digits_generator.recipe import Recipe
 from tools.digits_generator.renders import make_renders

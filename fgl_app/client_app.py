@@ -5,7 +5,8 @@ In deployment every message starts a new process, so heavy imports wait for the 
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -14,7 +15,9 @@ from fgl_app.config import RunConfig, parse_config
 from fgl_app.records import (
     ARRAYS,
     CONFIG,
+    CONTROL,
     EMBEDDINGS,
+    LABEL_COUNTS,
     METRICS,
     NUM_EXAMPLES,
     SITE,
@@ -25,6 +28,9 @@ from fgl_app.records import (
     site_record,
     state_to_arrays,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 app = ClientApp()
 
@@ -77,33 +83,72 @@ def embed(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train the received classifier on the private examples and reply with its weights."""
-    from fgl_app.algorithms.classification import train as train_classifier
+    """Train the received model on the private examples and reply with its weights."""
     from fgl_app.algorithms.randomness import seeded
+    from fgl_app.algorithms.scaffold import GradientControl
+    from fgl_app.client_state import load_control, save_control
     from fgl_app.data.partitions import load_client_data
-    from fgl_app.methods.settings import client_settings, new_classifier
-    from fgl_app.models.devices import resolve_device
+    from fgl_app.tasks import make_task
+    from fgl_app.tasks.task import LocalRound
 
     config, partition_id, num_partitions = _site(context)
     data, class_names = load_client_data(config, partition_id, num_partitions)
-    request = message.content.config_records[CONFIG]
-    model = new_classifier(config, data, len(class_names))
+    task = make_task(config, class_names, data.images.shape[1])
+    model = task.new_model()
     load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
-    loss = train_classifier(
-        model.to(resolve_device(config.device)),
-        data,
-        client_settings(
-            config,
-            epochs=cast(int, request["epochs"]),
-            proximal_mu=cast(float, request.get("proximal-mu", 0.0)),
-        ),
-        seeded("client", config.seed, cast(int, request["server-round"]), partition_id),
+    request = message.content.config_records[CONFIG]
+    this = LocalRound(
+        epochs=cast(int, request["epochs"]),
+        number=cast(int, request["server-round"]),
+        proximal_mu=cast(float, request.get("proximal-mu", 0.0)),
     )
-    content = RecordDict(
+    control = None
+    if CONTROL in message.content.array_records:
+        own = load_control(config, context.run_id, partition_id)
+        control = GradientControl(arrays_to_state(message.content.array_records[CONTROL]), own)
+    loss = task.train(
+        model,
+        data,
+        this,
+        seeded("client", config.seed, this.number, partition_id),
+        on_gradients=control.on_gradients if control else None,
+    )
+    content = _trained(model, {NUM_EXAMPLES: len(data), "train-loss": loss}, partition_id)
+    if control:
+        new, change = control.finish()
+        save_control(config, context.run_id, partition_id, new)
+        content[CONTROL] = state_to_arrays(change)
+    return Message(content, reply_to=message)
+
+
+@app.train("local_diffusion")
+def train_local_diffusion(message: Message, context: Context) -> Message:
+    """Train the received diffusion model on the private examples alone, for FedDDPM's set-up."""
+    import torch
+
+    from fgl_app.algorithms.randomness import seeded
+    from fgl_app.data.partitions import load_client_data
+    from fgl_app.tasks.diffusion import DiffusionTask
+
+    config, partition_id, num_partitions = _site(context)
+    data, class_names = load_client_data(config, partition_id, num_partitions)
+    task = DiffusionTask(config, class_names, data.images.shape[1])
+    model = task.new_model()
+    load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
+    loss = task.pretrain(model, data, seeded("pretrain", config.seed, partition_id))
+    metrics: dict[str, float | int | list[int]] = {NUM_EXAMPLES: len(data), "train-loss": loss}
+    if config.class_conditional:
+        metrics[LABEL_COUNTS] = torch.bincount(data.labels, minlength=len(class_names)).tolist()
+    return Message(_trained(model, metrics, partition_id), reply_to=message)
+
+
+def _trained(
+    model: torch.nn.Module, metrics: Mapping[str, float | int | list[int]], partition_id: int
+) -> RecordDict:
+    return RecordDict(
         {
             ARRAYS: state_to_arrays(model.state_dict()),
-            METRICS: metric_record({NUM_EXAMPLES: len(data), "train-loss": loss}),
+            METRICS: metric_record(metrics),
             SITE: site_record(f"{partition_id:05d}"),
         }
     )
-    return Message(content, reply_to=message)

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from fgl_app import progress
 from fgl_app.progress import ProgressEvent
-from fgl_app.results.units import human_bytes, human_percent, human_seconds
+from fgl_app.results.units import human_bytes, human_number, human_percent, human_seconds
 
 # Where there is no terminal to redraw, a progress line is printed this seldom.
 PLAIN_INTERVAL = 15.0
@@ -232,7 +232,9 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         ("num_clients", str),
         ("rounds", str),
         ("accuracy", human_percent),
-        ("frechet_distance", str),
+        ("frechet_distance", human_number),
+        ("label_agreement", human_percent),
+        ("downstream_accuracy", human_percent),
         ("uplink_bytes", human_bytes),
         ("downlink_bytes", human_bytes),
         ("seconds", human_seconds),
@@ -248,6 +250,8 @@ def result_table(summary: Mapping[str, Any]) -> Table:
 _TITLES = {
     "num_clients": "clients",
     "frechet_distance": "Frechet distance",
+    "label_agreement": "label agreement",
+    "downstream_accuracy": "downstream accuracy",
     "uplink_bytes": "uplink",
     "downlink_bytes": "downlink",
     "seconds": "run time",

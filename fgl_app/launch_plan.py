@@ -79,8 +79,14 @@ def resolve_config(
     places = {
         "output-dir": str(output_dir),
         "run-name": name,
+        "dataset": _place(here, config.dataset),
         "generator": _place(here, config.generator),
         "classifier": _place(here, config.classifier),
+        "feature-extractor": _place(here, config.feature_extractor),
+        # Simulated clients leave nothing outside the run's folder.
+        "client-state-dir": str(here / Path(config.client_state_dir).expanduser())
+        if config.client_state_dir
+        else str(output_dir / name / "clients"),
     }
     return parse_config(config.to_run_config() | places)
 

@@ -55,10 +55,27 @@ def check_inputs(config: RunConfig, num_clients: int) -> None:
         load_dataset(config.dataset, config.image_size)
         if num_clients:
             partition(config, num_clients)
-        if config.method == "fgl":
+        if config.method == "fgl" or (config.trains_diffusion and config.diffusion_space == "latent"):
             generator_source(config.generator)
+        if config.trains_diffusion:
+            _check_diffusion(config)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
+
+
+def _check_diffusion(config: RunConfig) -> None:
+    from fgl_app.models.extractors import check_extractor
+    from fgl_app.models.pipelines import autoencoder_factor
+    from fgl_app.models.unets import check_unet
+
+    check_extractor(config.feature_extractor, config.dataset)
+    factor = 1 if config.diffusion_space == "pixel" else autoencoder_factor(config.generator)
+    if config.image_size % factor:
+        raise ValueError(
+            f"image-size must be a multiple of {factor} for the autoencoder of generator "
+            f"'{config.generator}', got {config.image_size}"
+        )
+    check_unet(config.unet, config.image_size // factor)
 
 
 def _check_output(output_dir: Path, run_name: str) -> None:

@@ -14,7 +14,8 @@ from flwr.common.serde_utils import error_to_proto
 from fgl_app.algorithms.types import State, TextEmbeddings
 
 ARRAYS, METRICS, CONFIG, EMBEDDINGS, SITE = "arrays", "metrics", "config", "embeddings", "site"
-NUM_EXAMPLES = "num-examples"
+CONTROL = "control"
+NUM_EXAMPLES, LABEL_COUNTS = "num-examples", "label-counts"
 EMBEDDING_DTYPES = ("float16", "float32")
 HALF_MAX = float(np.finfo(np.float16).max)
 MAX_EXAMPLES = 1_000_000_000
@@ -130,38 +131,62 @@ def record_to_embeddings(
     )
 
 
-def check_trained(content: RecordDict, reference: ArrayRecord) -> None:
+def check_trained(content: RecordDict, sent: Mapping[str, ArrayRecord]) -> None:
     """Validate the reply of a training round against the arrays that were sent.
 
     Parameters
     ----------
     content : RecordDict
-        One ArrayRecord and one MetricRecord with a positive "num-examples".
-    reference : ArrayRecord
-        What the client was given: names, shapes and dtypes must be the same.
+        As many ArrayRecords as were sent, under the same names if there are several, and one MetricRecord
+        with a positive "num-examples".
+    sent : Mapping[str, ArrayRecord]
+        What the client was given: names, shapes and dtypes of its arrays must be the same.
 
     Raises
     ------
     UploadError
         On other names, shapes or dtypes, NaN or infinity, or a weight out of range.
     """
-    if len(content.array_records) != 1 or len(content.metric_records) != 1:
-        raise UploadError("a training reply needs exactly one ArrayRecord and one MetricRecord")
-    weight = next(iter(content.metric_records.values())).get(NUM_EXAMPLES)
-    if not isinstance(weight, int | float) or not 0 < weight <= MAX_EXAMPLES:
+    records = content.array_records
+    if len(records) != len(sent) or len(content.metric_records) != 1:
+        raise UploadError(
+            f"a training reply needs {len(sent)} ArrayRecord and one MetricRecord, "
+            f"got {len(records)} and {len(content.metric_records)}"
+        )
+    weight = num_examples(content)
+    if not 0 < weight <= MAX_EXAMPLES:
         raise UploadError(f"'{NUM_EXAMPLES}' must be in (0, {MAX_EXAMPLES}], got {weight}")
-    arrays = next(iter(content.array_records.values()))
-    if arrays.keys() != reference.keys():
-        odd = sorted(arrays.keys() ^ reference.keys())[0]
-        raise UploadError(f"array '{odd}' is {'unknown' if odd in arrays else 'missing'}")
-    for name, array in arrays.items():
-        expected = reference[name]
-        if (tuple(array.shape), array.dtype) != (tuple(expected.shape), expected.dtype):
-            raise UploadError(
-                f"array '{name}' must be {expected.dtype} of shape {tuple(expected.shape)}, "
-                f"got {array.dtype} of shape {tuple(array.shape)}"
-            )
-        _check_finite(name, _to_numpy(name, array))
+    for name, reference in sent.items():
+        if len(sent) > 1 and name not in records:
+            raise UploadError(f"no ArrayRecord '{name}' in the reply")
+        _check_like(records[name] if len(sent) > 1 else next(iter(records.values())), reference)
+
+
+def num_examples(content: RecordDict) -> float:
+    """Return how many examples a training reply says to stand for; NaN when it does not say."""
+    for metrics in content.metric_records.values():
+        weight = metrics.get(NUM_EXAMPLES)
+        if isinstance(weight, int | float):
+            return weight
+    return math.nan
+
+
+def label_counts(content: RecordDict, num_classes: int) -> torch.Tensor:
+    """Return a training reply's examples of each class, int64 of shape (num_classes,).
+
+    Raises
+    ------
+    UploadError
+        When they are missing, of another number, negative, or do not add up to "num-examples".
+    """
+    found = next(iter(content.metric_records.values())).get(LABEL_COUNTS)
+    if not isinstance(found, list) or not all(isinstance(count, int) for count in found):
+        raise UploadError(f"'{LABEL_COUNTS}' must be a list of integers, got {found}")
+    if len(found) != num_classes or min(found) < 0 or sum(found) != num_examples(content):
+        raise UploadError(
+            f"'{LABEL_COUNTS}' must be {num_classes} counts that add up to '{NUM_EXAMPLES}', got {found}"
+        )
+    return torch.tensor(found, dtype=torch.int64)
 
 
 def restore_dtypes(arrays: ArrayRecord, reference: ArrayRecord) -> ArrayRecord:
@@ -183,9 +208,9 @@ def site_name(message: Message) -> str:
     return name if isinstance(name, str) else str(message.metadata.src_node_id)
 
 
-def metric_record(values: Mapping[str, float | int]) -> MetricRecord:
+def metric_record(values: Mapping[str, float | int | list[int]]) -> MetricRecord:
     """Return a MetricRecord of plain numbers (NumPy scalars are refused by Flower)."""
-    return MetricRecord({key: int(v) if isinstance(v, int) else float(v) for key, v in values.items()})
+    return MetricRecord({key: v if isinstance(v, int | list) else float(v) for key, v in values.items()})
 
 
 def message_bytes(message: Message) -> int:
@@ -257,6 +282,20 @@ def _check_tensors(
         # The generator may run in half precision, where larger values turn into infinity.
         if np.abs(array).max() > HALF_MAX:
             raise UploadError(f"'{name}' holds values beyond {HALF_MAX:g}, the range of half precision")
+
+
+def _check_like(arrays: ArrayRecord, reference: ArrayRecord) -> None:
+    if arrays.keys() != reference.keys():
+        odd = sorted(arrays.keys() ^ reference.keys())[0]
+        raise UploadError(f"array '{odd}' is {'unknown' if odd in arrays else 'missing'}")
+    for name, array in arrays.items():
+        expected = reference[name]
+        if (tuple(array.shape), array.dtype) != (tuple(expected.shape), expected.dtype):
+            raise UploadError(
+                f"array '{name}' must be {expected.dtype} of shape {tuple(expected.shape)}, "
+                f"got {array.dtype} of shape {tuple(array.shape)}"
+            )
+        _check_finite(name, _to_numpy(name, array))
 
 
 def _check_finite(name: str, array: np.ndarray) -> None:

@@ -26,8 +26,7 @@ def main(grid: Grid, context: Context) -> None:
         log.error("%s", error)
         raise
     # Heavy, and not needed to refuse a bad config.
-    from fgl_app.methods.classifier import run_classifier
-    from fgl_app.methods.fgl import run_fgl
+    from fgl_app.methods import run_method
     from fgl_app.methods.session import Session
 
     directory = RunDirectory.create(
@@ -35,9 +34,8 @@ def main(grid: Grid, context: Context) -> None:
     )
     log.info("results go to %s", directory.path)
     session = Session(config, directory, grid)
-    method = {"fgl": run_fgl, "classifier": run_classifier}[config.method]
     try:
-        session.save_model(method(session))
+        session.save_model(run_method(session))
     except BaseException as error:
         log.error("%s: %s", type(error).__name__, error)
         session.finish(error)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fgl_app.algorithms.descent import descend, snapshot
 from fgl_app.algorithms.types import LabeledImages
 
 
@@ -94,6 +95,7 @@ def train(
     generator: torch.Generator,
     *,
     callback: Callable[[int], None] | None = None,
+    on_gradients: Callable[[nn.Module], None] | None = None,
 ) -> float:
     """Train a classifier in place by cross-entropy.
 
@@ -109,6 +111,8 @@ def train(
         Source of order and augmentation, on the CPU.
     callback : Callable[[int], None] or None, default None
         Called with the number of images of each batch.
+    on_gradients : Callable[[nn.Module], None] or None, default None
+        May read and change the gradients before each step.
 
     Returns
     -------
@@ -128,25 +132,31 @@ def train(
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False
         )
-    start = [parameter.detach().clone() for parameter in model.parameters()]
-    loss_sum = 0.0
-    model.train()
-    for _ in range(settings.epochs):
-        loss_sum = 0.0
+    proximal = (settings.proximal_mu, snapshot(model))
+
+    def losses() -> Iterator[tuple[Tensor, int]]:
         for images, labels in _batches(data, settings, generator):
             loss = functional.cross_entropy(model(images.to(device)), labels.to(device))
-            loss_sum += loss.item() * len(labels)
-            if settings.proximal_mu:
-                pairs = zip(model.parameters(), start, strict=True)
-                loss = loss + settings.proximal_mu / 2 * sum((w - w0).square().sum() for w, w0 in pairs)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if scheduler:
-                scheduler.step()
-            if callback:
-                callback(len(labels))
-    return loss_sum / len(data) if len(data) else 0.0
+            yield loss, len(labels)
+
+    def after_step(count: int) -> None:
+        if scheduler:
+            scheduler.step()
+        if callback:
+            callback(count)
+
+    model.train()
+    loss = 0.0
+    for _ in range(settings.epochs):
+        loss = descend(
+            model,
+            losses(),
+            optimizer,
+            proximal=proximal,
+            on_gradients=on_gradients,
+            after_step=after_step,
+        )
+    return loss
 
 
 def _batches(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fgl_app.algorithms.apportion import apportion
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.types import LabeledImages, TextEmbeddings
 
@@ -59,13 +60,7 @@ def allot_images(labels: Tensor, counts: Tensor, images_per_class: int) -> Tenso
     shares = torch.zeros_like(counts)
     for label in labels.unique():
         rows = (labels == label).nonzero().squeeze(1)
-        # Whole numbers throughout: a float quota of large counts could be off by one.
-        total = int(counts[rows].sum())
-        scaled = [int(count) * images_per_class for count in counts[rows]]
-        floors = [value // total for value in scaled]
-        by_remainder = sorted(range(len(rows)), key=lambda i: (-(scaled[i] % total), i))
-        for i in by_remainder[: images_per_class - sum(floors)]:
-            floors[i] += 1
+        floors = apportion(counts[rows].tolist(), images_per_class)
         shares[rows] = torch.tensor(floors, dtype=shares.dtype)
     return shares
 

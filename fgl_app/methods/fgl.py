@@ -19,13 +19,12 @@ from fgl_app.algorithms.types import LabeledImages, State, TextEmbeddings
 from fgl_app.data.saving import save_images
 from fgl_app.data.sources import match_channels, resize_images
 from fgl_app.methods.session import Session
-from fgl_app.methods.settings import server_settings, synthetic_settings
 from fgl_app.models.pipelines import load_pipeline
 from fgl_app.progress import log, track
 from fgl_app.records import arrays_to_state
-from fgl_app.results.plots import plot_image_grid
 from fgl_app.strategies.checked import CheckedStrategy
 from fgl_app.strategies.fgl import FGLStrategy
+from fgl_app.tasks.classification import server_settings, synthetic_settings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -35,7 +34,7 @@ def run_fgl(session: Session) -> nn.Module:
     """Run FGL and return the last global model."""
     config = session.config
     with session.directory.phase("loading the generator"):
-        pipeline = load_pipeline(config.generator, session.device)
+        pipeline = load_pipeline(config.generator, session.task.device)
         # The server encodes the negative prompt in any case, which tells what a good upload looks like.
         negative = encode_texts(pipeline, [config.negative_prompt])
 
@@ -114,12 +113,7 @@ def _synthesize(
     with session.directory.phase("saving images"):
         folder = session.directory.path / "synthetic"
         save_images(images, names, folder)
-        plot_image_grid(
-            images.images.permute(0, 2, 3, 1).squeeze(-1).numpy(),
-            images.labels.numpy(),
-            names,
-            session.directory.path / "synthetic_images.png",
-        )
+        session.plot_images(images, "synthetic_images.png", "Synthetic images")
     session.outcome |= {"num_prompts": len(embeddings), "num_synthetic_images": len(images)}
     channels = session.dataset.test.images.shape[1]
     return match_channels(resize_images(images, config.image_size), channels)
@@ -130,7 +124,7 @@ def _train(
 ) -> State:
     model = session.model_of(state)
     # Fine-tuning comes once a round; every time its own order and augmentation.
-    generator = seeded("server", session.config.seed, len(session.accuracies))
+    generator = seeded("server", session.config.seed, len(session.curve))
     with (
         session.directory.phase(description),
         track(settings.epochs * len(data), description, "images") as progress,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,23 +12,27 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi, Strategy
 from torch import nn
 
-from fgl_app.algorithms.classification import evaluate
-from fgl_app.algorithms.types import State
+from fgl_app.algorithms.types import LabeledImages, State
 from fgl_app.config import RunConfig
 from fgl_app.data.partitions import label_counts, partition
-from fgl_app.data.sources import ImageDataset, load_dataset
-from fgl_app.methods.settings import new_classifier
+from fgl_app.data.sources import load_dataset
+from fgl_app.data.types import ImageDataset
 from fgl_app.metrics.traffic import TrafficLedger
-from fgl_app.models.classifiers import save_classifier
-from fgl_app.models.devices import resolve_device
 from fgl_app.progress import log
 from fgl_app.records import arrays_to_state, load_state, metric_record, state_to_arrays
-from fgl_app.results.plots import plot_accuracy, plot_label_distribution, plot_traffic
+from fgl_app.results.curves import plot_metric
+from fgl_app.results.plots import plot_image_grid, plot_label_distribution, plot_traffic
 from fgl_app.results.report import SETUP_PHASE, write_report
 from fgl_app.results.run_directory import RunDirectory, versions
 from fgl_app.strategies.exchange import Incident, wait_for_nodes
+from fgl_app.strategies.fedddpm import LOCAL_DIFFUSION
 from fgl_app.strategies.fgl import EMBED
 from fgl_app.strategies.metered_grid import MeteredGrid
+from fgl_app.strategies.scaffold import ScaffoldStrategy
+from fgl_app.tasks import Task, make_task
+from fgl_app.tasks.task import Evaluation
+
+SETUP_MESSAGES = dict.fromkeys((EMBED, LOCAL_DIFFUSION), SETUP_PHASE)
 
 
 class Session:
@@ -48,9 +52,11 @@ class Session:
         self.config = config
         self.directory = directory
         self.ledger = TrafficLedger()
-        self.grid = MeteredGrid(grid, self.ledger, phase_names={EMBED: SETUP_PHASE})
-        self.device = resolve_device(config.device)
-        self.accuracies: list[tuple[int, float]] = []
+        self.grid = MeteredGrid(
+            grid, self.ledger, phase_names=SETUP_MESSAGES, waiting=partial(directory.phase, "clients' rounds")
+        )
+        self.curve: list[tuple[int, float]] = []
+        self._samples: dict[int, np.ndarray] = {}
         self.rejected: list[Incident] = []
         self.failures: list[Incident] = []
         self.outcome: dict[str, object] = {}
@@ -70,42 +76,64 @@ class Session:
         partition(config, len(nodes))
         return nodes
 
-    def new_model(self) -> nn.Module:
-        """Return a classifier with the seeded initial weights, on the server's device."""
+    @cached_property
+    def task(self) -> Task:
+        """What is trained."""
         data = self.dataset
-        return new_classifier(self.config, data.test, len(data.class_names)).to(self.device)
+        return make_task(self.config, data.class_names, data.test.images.shape[1])
 
     def model_of(self, state: State) -> nn.Module:
-        """Return a classifier with these weights."""
-        model = self.new_model()
+        """Return a model with these weights."""
+        model = self.task.new_model()
         load_state(model, state)
         return model
 
     def evaluate_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        """Evaluate the global model on the test split; fits ``Strategy.start(evaluate_fn=...)``."""
-        if server_round == 0:
+        """Evaluate the global model when it is due; fits ``Strategy.start(evaluate_fn=...)``."""
+        final = server_round == self.config.num_server_rounds
+        if server_round == 0 or not (final or server_round % self.config.evaluate_every == 0):
             return None
-        accuracy, loss = evaluate(self.model_of(arrays_to_state(arrays)), self.dataset.test)
-        self.log_round(server_round, accuracy, loss)
-        return metric_record({"accuracy": accuracy, "loss": loss})
+        return metric_record(self.evaluate(server_round, self.model_of(arrays_to_state(arrays))))
 
-    def log_round(self, server_round: int, accuracy: float, loss: float) -> None:
+    def evaluate(self, server_round: int, model: nn.Module) -> dict[str, float]:
+        """Evaluate a model, write the result down as a round's, and return it."""
+        final = server_round == self.config.num_server_rounds
+        with self.directory.phase("evaluation"):
+            evaluation = self.task.evaluate(model, self.dataset, final=final)
+        self.log_round(server_round, evaluation)
+        return evaluation.metrics
+
+    def log_round(self, server_round: int, evaluation: Evaluation) -> None:
         """Write a round's result down and say it."""
-        traffic = self.ledger.totals()
-        self.accuracies.append((server_round, accuracy))
-        self.outcome |= {"accuracy": accuracy, "loss": loss}
-        self.directory.log(
-            {
-                "event": "round",
-                "round": server_round,
-                "accuracy": accuracy,
-                "loss": loss,
-                "uplink_bytes": traffic["uplink"],
-                "downlink_bytes": traffic["downlink"],
-            }
+        metrics, traffic = evaluation.metrics, self.ledger.totals()
+        self.curve.append((server_round, metrics[self.task.headline]))
+        self.outcome |= {**metrics, **self.task.protocol}
+        bytes_so_far = {"uplink_bytes": traffic["uplink"], "downlink_bytes": traffic["downlink"]}
+        self.directory.log({"event": "round", "round": server_round, **metrics, **bytes_so_far})
+        if evaluation.samples is not None:
+            self._keep_samples(server_round, evaluation.samples)
+        text = self.task.describe(metrics)
+        log.info("round %d/%d: %s", server_round, self.config.num_server_rounds, text)
+
+    def _keep_samples(self, server_round: int, samples: LabeledImages) -> None:
+        """Draw a round's samples, and one of each class beside those of the rounds before."""
+        (self.directory.path / "samples").mkdir(exist_ok=True)
+        title = f"Samples after round {server_round}"
+        self.plot_images(samples, f"samples/round-{server_round:03d}.png", title)
+        self._samples[server_round] = _pixels(samples)[: len(self.dataset.class_names)]
+        rows = [np.full(len(row), number) for number, row in enumerate(self._samples.values())]
+        plot_image_grid(
+            np.concatenate(list(self._samples.values())),
+            np.concatenate(rows),
+            [f"round {number}" for number in self._samples],
+            self.directory.path / "samples_by_round.png",
+            title="Samples from the same noise",
         )
-        total = self.config.num_server_rounds
-        log.info("round %d/%d: accuracy %.1f %%, loss %.3f", server_round, total, 100 * accuracy, loss)
+
+    def plot_images(self, images: LabeledImages, name: str, title: str) -> None:
+        """Draw images by class into the run directory."""
+        path, names = self.directory.path / name, self.dataset.class_names
+        plot_image_grid(_pixels(images), images.labels.numpy(), names, path, title=title)
 
     def inner_strategy(self) -> Strategy:
         """Return the Flower strategy that the config names, asking every node in each round."""
@@ -121,6 +149,8 @@ class Session:
             return FedAdam(**sampling, eta=self.config.fedopt_learning_rate)
         if self.config.inner_strategy == "fedyogi":
             return FedYogi(**sampling, eta=self.config.fedopt_learning_rate)
+        if self.config.inner_strategy == "scaffold":
+            return ScaffoldStrategy(FedAvg(**sampling))
         return FedAvg(**sampling)
 
     def run_rounds(self, strategy: Strategy) -> ArrayRecord:
@@ -128,7 +158,7 @@ class Session:
         config = self.config
         result = strategy.start(
             self.grid,
-            state_to_arrays(self.new_model().state_dict()),
+            state_to_arrays(self.task.new_model().state_dict()),
             num_rounds=config.num_server_rounds,
             timeout=config.node_timeout,
             train_config=ConfigRecord({"epochs": config.local_epochs}),
@@ -152,13 +182,13 @@ class Session:
         self.plot_label_counts(label_counts(self.config, len(self.nodes)))
 
     def save_model(self, model: nn.Module) -> None:
-        """Save the trained classifier to ``classifier/``."""
-        save_classifier(model, self.directory.path / "classifier", self.dataset.class_names)
+        """Save the trained model to a folder of its kind's name."""
+        self.task.save(model, self.directory.path / self.task.folder)
 
     def finish(self, error: BaseException | None) -> None:
         """Write plots, ``summary.json`` and ``report.html``, whether the run completed or failed."""
-        if self.accuracies:
-            plot_accuracy(self.accuracies, self.directory.path / "accuracy.png")
+        if self.curve:
+            plot_metric(self.task.headline, self.curve, self.directory.path / f"{self.task.headline}.png")
         traffic = self.ledger.by_phase()
         if traffic:
             plot_traffic(traffic, self.directory.path / "traffic.png")
@@ -177,7 +207,7 @@ class Session:
             "dataset": config.dataset,
             "seed": config.seed,
             "num_clients": len(self.__dict__.get("nodes", [])),
-            "rounds": self.accuracies[-1][0] if self.accuracies else 0,
+            "rounds": self.curve[-1][0] if self.curve else 0,
             **self.outcome,
             "seconds": self.directory.seconds,
             **{
@@ -189,3 +219,7 @@ class Session:
             "failures": [incident.to_json() for incident in self.failures],
             "versions": versions(),
         }
+
+
+def _pixels(images: LabeledImages) -> np.ndarray:
+    return images.images.permute(0, 2, 3, 1).squeeze(-1).numpy()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 
@@ -21,3 +23,12 @@ def check_device(name: str) -> None:
     )
     if lacking:
         raise ValueError(f"device '{name}' is not available on this machine; use 'auto' or 'cpu'")
+
+
+def resolve_precision(name: str, device: torch.device) -> Literal["no", "fp16", "bf16"]:
+    """Return the mixed precision of a config value on a device; "auto" is none outside CUDA."""
+    if name == "no" or device.type != "cuda":
+        return "no"
+    if name == "auto":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if name == "bf16" else "fp16"

@@ -5,45 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote, urlparse
 
 import torch
 
+from fgl_app.models.assets import asset
+
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+    from diffusers import AutoencoderKL, DiffusionPipeline
 
 FAMILIES = ("StableDiffusionPipeline",)
 NOT_NEEDED_FOR_TEXT = ("unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder")
 
 
 def embedded_generator() -> Path:
-    """Return the folder of the embedded text-to-image model.
-
-    Flower's app bundle carries no binary files and shadows the installed package, so the folder is looked
-    up through the installed distribution and never beside this module.
-
-    Raises
-    ------
-    FileNotFoundError
-        When fgl-app is not installed in this environment, or without its weights.
-    """
-    try:
-        installed = distribution("fgl-app")
-    except PackageNotFoundError:
-        raise FileNotFoundError("fgl-app is not installed here: run `pip install fgl-app[app]`") from None
-    origin = json.loads(installed.read_text("direct_url.json") or "{}")
-    if origin.get("dir_info", {}).get("editable"):
-        root = Path(unquote(urlparse(origin["url"]).path))
-    else:
-        root = Path(str(installed.locate_file("")))
-    folder = root / "fgl_app" / "assets" / "digits"
-    if not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(f"the embedded generator is missing: no model_index.json in {folder}")
-    return folder
+    """Return the folder of the embedded text-to-image model."""
+    return asset("digits", "model_index.json")
 
 
 def generator_source(generator: str) -> str:
@@ -125,6 +104,40 @@ def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
     pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+@lru_cache(maxsize=1)
+def load_autoencoder(generator: str, device: torch.device) -> AutoencoderKL:
+    """Load the autoencoder of a text-to-image pipeline alone, in single precision.
+
+    Parameters
+    ----------
+    generator : str
+        "embedded", a hub id or a folder.
+    device : torch.device
+        Where it goes.
+
+    Returns
+    -------
+    AutoencoderKL
+        In evaluation mode. Kept in memory for the next call.
+    """
+    diffusers = _quiet_diffusers()
+    source = generator_source(generator)
+    _pipeline_config(source)
+    vae = diffusers.AutoencoderKL.from_pretrained(
+        source, subfolder="vae", dtype=torch.float32, use_safetensors=True
+    )
+    return vae.to(device).eval()
+
+
+def autoencoder_factor(generator: str) -> int:
+    """Return by how much an autoencoder's latents are smaller than images, on each side."""
+    diffusers = _quiet_diffusers()
+    source = generator_source(generator)
+    _pipeline_config(source)
+    config = diffusers.AutoencoderKL.load_config(source, subfolder="vae")
+    return int(2 ** (len(config["block_out_channels"]) - 1))
 
 
 def _pipeline_config(source: str) -> dict[str, Any]:

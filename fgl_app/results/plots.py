@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgl_app.results.style import BLUE, FAINT, INK, MUTED, ORANGE, TITLE_HEIGHT, WIDTH, picture, shorten
-from fgl_app.results.units import human_bytes, human_percent
+from fgl_app.results.units import human_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +107,9 @@ def plot_image_grid(
     labels: npt.NDArray[np.integer],
     class_names: Sequence[str],
     path: Path,
+    *,
     per_class: int = 10,
+    title: str = "Synthetic images",
 ) -> None:
     """Draw a row of images for each class, taken evenly from all of its images.
 
@@ -121,8 +123,10 @@ def plot_image_grid(
         All classes. Above 20, 20 of them are shown, evenly spaced.
     path : Path
         The PNG to write.
-    per_class : int
+    per_class : int, default 10
         Images in a row, at most.
+    title : str, default "Synthetic images"
+        Heading of the picture.
     """
     chosen = np.unique(np.linspace(0, len(class_names) - 1, min(20, len(class_names))).round().astype(int))
     longest_row = int(np.bincount(labels, minlength=len(class_names))[chosen].max())
@@ -137,7 +141,7 @@ def plot_image_grid(
     subtitle = f"{len(images):,} images of {len(class_names)} classes"
     if len(chosen) < len(class_names):
         subtitle += f", {len(chosen)} of them shown"
-    with picture(path, height, "Synthetic images", subtitle, dpi=dpi) as figure:
+    with picture(path, height, title, subtitle, dpi=dpi) as figure:
         figure.figimage(canvas, xo=round(margin * dpi), yo=round(0.1 * dpi), origin="upper")
         for index, (label, name) in enumerate(zip(chosen, names, strict=True)):
             y = 0.1 + (canvas.shape[0] - (index + 0.5) * row_height) / dpi
@@ -175,50 +179,6 @@ def _scaled(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
     factor = max(1, round(96 / picture.width))
     return np.asarray(picture).repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def plot_accuracy(
-    points: Sequence[tuple[int, float]], path: Path, title: str = "Accuracy of the global model"
-) -> None:
-    """Draw accuracy by round.
-
-    Parameters
-    ----------
-    points : Sequence[tuple[int, float]]
-        Round and accuracy (0..1), at least one, rounds ascending.
-    path : Path
-        The PNG to write.
-    title : str
-        Heading of the picture.
-
-    Raises
-    ------
-    ValueError
-        If there are no points.
-    """
-    if not points:
-        raise ValueError("points must hold at least one round, got none")
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    rounds, accuracies = zip(*points, strict=True)
-    subtitle = f"{human_percent(accuracies[-1])} after round {rounds[-1]}"
-    with picture(path, 3.1, title, subtitle) as figure:
-        axes = figure.subplots()
-        marker = "o" if len(points) <= 20 else None
-        axes.plot(rounds, accuracies, color=BLUE, linewidth=2, marker=marker, markersize=5, clip_on=False)
-        axes.plot(rounds[-1], accuracies[-1], "o", color=BLUE, markersize=8, clip_on=False, zorder=3)
-        low = 0.0 if len(points) == 1 else max(0.0, math.floor(10 * min(accuracies) - 0.5) / 10)
-        axes.set_ylim(low, 1)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
-        axes.margins(x=0.015)
-        if len(points) == 1:
-            axes.set_xticks(rounds)
-            axes.annotate(
-                human_percent(accuracies[0]), points[0], (10, 0), textcoords="offset points", va="center"
-            )
-        axes.grid(axis="y")
-        axes.set_xlabel("round")
 
 
 def plot_traffic(by_phase: Mapping[str, Mapping[str, int]], path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,20 +12,25 @@ from typing import Any
 
 from fgl_app.results.report_template import CSS, HTML
 from fgl_app.results.run_directory import write_atomically
-from fgl_app.results.units import human_bytes, human_percent, human_seconds
+from fgl_app.results.units import human_bytes, human_number, human_percent, human_seconds
 
 SETUP_PHASE = "setup"
 """The phase in which clients upload once; its uplink bytes are a headline of the report."""
 
 _PICTURES = {
     "accuracy.png": "Accuracy of the global model by round",
+    "frechet_distance.png": "Frechet distance of the global model's samples by round",
+    "samples_by_round.png": "Samples from the same noise, a row for each round",
+    "corrections.png": "The clients' loss, its improvement, and where FedDDPM+ corrected",
     "label_distribution.png": "Examples of each class that each client holds",
     "synthetic_images.png": "Synthetic images of each class",
+    "auxiliary_images.png": "Auxiliary images of each class, sampled from the clients' own models",
     "traffic.png": "Bytes sent and received by the clients in each phase",
 }
 _OTHER_RESULTS_OMIT = {
-    *("status", "error", "strategy", "dataset", "num_clients", "accuracy", "rejected_uploads", "failures"),
-    *("seconds", "uplink_bytes", "downlink_bytes", "versions"),
+    *("status", "error", "strategy", "dataset", "num_clients", "rejected_uploads", "failures"),
+    *("seconds", "uplink_bytes", "downlink_bytes", "versions", "decisions"),
+    *("accuracy", "frechet_distance", "label_agreement", "downstream_accuracy"),
 }
 _NONE = "—"
 
@@ -107,12 +112,7 @@ def write_report(run_dir: Path) -> Path:
 def _headlines(summary: Mapping[str, Any]) -> list[_Number]:
     clients = summary.get("num_clients") or 0
     uplink, seconds = summary.get("uplink_bytes", {}), summary.get("seconds", {})
-    rounds, accuracy = summary.get("rounds"), summary.get("accuracy")
-    numbers = [
-        _Number(
-            "Accuracy", _percent(accuracy), f"after round {rounds}" if rounds and accuracy is not None else ""
-        )
-    ]
+    numbers = _qualities(summary)
     for name, phase in (("The one upload", SETUP_PHASE), ("Uploaded in all", "total")):
         if phase in uplink:
             note = f"{human_bytes(uplink[phase] / clients)} a client" if clients else ""
@@ -125,17 +125,35 @@ def _headlines(summary: Mapping[str, Any]) -> list[_Number]:
     return numbers
 
 
+def _qualities(summary: Mapping[str, Any]) -> list[_Number]:
+    rounds = summary.get("rounds")
+    note = f"after round {rounds}" if rounds else ""
+    if "frechet_distance" not in summary:
+        accuracy = summary.get("accuracy")
+        return [_Number("Accuracy", _percent(accuracy), note if accuracy is not None else "")]
+    numbers = [_Number("Frechet distance", human_number(summary["frechet_distance"]), note)]
+    for key, name, meaning in (
+        ("label_agreement", "Label agreement", "samples that look like their class"),
+        ("downstream_accuracy", "Downstream accuracy", "a classifier trained on samples"),
+    ):
+        if key in summary:
+            numbers.append(_Number(name, _percent(summary[key]), meaning))
+    return numbers
+
+
 def _tables(
     config: Mapping[str, Any], summary: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
 ) -> list[_Table]:
-    rounds = [
-        (str(event["round"]), _percent(event.get("accuracy")), _loss(event.get("loss")))
-        for event in events
-        if event.get("event") == "round"
+    rounds = [event for event in events if event.get("event") == "round"]
+    columns = [key for key in _ROUND_COLUMNS if any(key in event for event in rounds)]
+    head = ("round", *(_ROUND_COLUMNS[key][0] for key in columns))
+    rows = [
+        (str(event["round"]), *(_ROUND_COLUMNS[key][1](event.get(key)) for key in columns))
+        for event in rounds
     ]
     more = [(key, _text(value)) for key, value in summary.items() if key not in _OTHER_RESULTS_OMIT]
     return [
-        _Table("Accuracy by round", ("round", "accuracy", "loss"), rounds, "numeric long"),
+        _Table("Round by round", head, rows, "numeric long"),
         _Table("Bytes by phase", ("phase", "sent by clients", "received"), _byte_rows(summary), "numeric"),
         _Table("Seconds by phase", ("phase", "time", "share"), _second_rows(summary), "numeric"),
         _Table("Other results", (), more, "pairs"),
@@ -179,6 +197,20 @@ def _percent(fraction: float | None) -> str:
 
 def _loss(loss: float | None) -> str:
     return _NONE if loss is None else f"{loss:.4f}"
+
+
+def _distance(value: float | None) -> str:
+    return _NONE if value is None else human_number(value)
+
+
+_ROUND_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "accuracy": ("accuracy", _percent),
+    "loss": ("loss", _loss),
+    "frechet_distance": ("Frechet distance", _distance),
+    "precision": ("precision", _percent),
+    "recall": ("recall", _percent),
+    "label_agreement": ("label agreement", _percent),
+}
 
 
 def _text(value: object) -> str:

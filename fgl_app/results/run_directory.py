@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 _DISTRIBUTIONS = ("fgl-app", "flwr", "torch", "diffusers", "transformers", "datasets")
 # A reader meets the outcome first and the long tables last.
-_FIRST_KEYS = ("status", "error", "strategy", "dataset", "seed", "num_clients", "rounds", "accuracy", "loss")
+_FIRST_KEYS = (
+    *("status", "error", "strategy", "dataset", "seed", "num_clients", "rounds"),
+    *("accuracy", "loss", "frechet_distance", "label_agreement", "downstream_accuracy"),
+)
 _LAST_KEYS = ("seconds", "uplink_bytes", "downlink_bytes", "rejected_uploads", "failures", "versions")
 
 

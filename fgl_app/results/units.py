@@ -54,3 +54,8 @@ def human_seconds(s: float) -> str:
 def human_percent(fraction: float) -> str:
     """Return a fraction between 0 and 1 as a percentage with one decimal, such as ``"87.4 %"``."""
     return f"{100 * fraction:.1f} %"
+
+
+def human_number(value: float) -> str:
+    """Return a positive number with three significant digits, such as ``"5.36"`` or ``"124"``."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,7 +1,18 @@
-"""Flower strategies that wrap another strategy: set-up round, checks. Light to import."""
+"""Flower strategies that wrap another strategy: set-up rounds, checks, control variates. Light to import."""
 
 from fgl_app.strategies.checked import CheckedStrategy
+from fgl_app.strategies.fedddpm import FedDDPMStrategy, LocalModel
 from fgl_app.strategies.fgl import FGLStrategy
+from fgl_app.strategies.no_exchange import NoExchangeStrategy
+from fgl_app.strategies.scaffold import ScaffoldStrategy
 from fgl_app.strategies.setup_round import SetupRoundStrategy
 
-__all__ = ["CheckedStrategy", "FGLStrategy", "SetupRoundStrategy"]
+__all__ = [
+    "CheckedStrategy",
+    "FGLStrategy",
+    "FedDDPMStrategy",
+    "LocalModel",
+    "NoExchangeStrategy",
+    "ScaffoldStrategy",
+    "SetupRoundStrategy",
+]

@@ -48,6 +48,7 @@ class CheckedStrategy(Strategy):
         self.rejected: list[Incident] = []
         self.failures: list[Incident] = []
         self._sent = ArrayRecord()
+        self._expected: dict[str, ArrayRecord] = {}
         self._requests: list[Message] = []
 
     def configure_train(
@@ -57,6 +58,7 @@ class CheckedStrategy(Strategy):
         self._sent = arrays
         config = ConfigRecord(dict(config))
         self._requests = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        self._expected = dict(self._requests[0].content.array_records) if self._requests else {}
         return self._requests
 
     def aggregate_train(
@@ -83,7 +85,7 @@ class CheckedStrategy(Strategy):
                 failures.append(Incident.of_error(node, phase, reply))
                 continue
             try:
-                check_trained(reply.content, self._sent)
+                check_trained(reply.content, self._expected)
                 good.append(reply)
             except UploadError as error:
                 rejected.append(Incident(node, phase, str(error), site_name(reply)))

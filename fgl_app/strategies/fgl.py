@@ -136,7 +136,7 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         trained = require_finite(state_to_arrays(state), "training on the synthetic set")
         return trained, metric_record(metrics)
 
-    def correct(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
+    def correct(self, server_round: int, arrays: ArrayRecord, metrics: MetricRecord | None) -> ArrayRecord:
         """Fine-tune the aggregate on the synthetic set, when asked to."""
         if self.correct_fn is None or self._synthetic is None:
             return arrays

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -23,14 +24,22 @@ class MeteredGrid(Grid):
         Gets the serialized size of each message sent (downlink) and of each reply (uplink).
     phase_names : Mapping[str, str] or None, default None
         Message type to the phase it is entered under; other types are their own phase.
+    waiting : Callable[[], AbstractContextManager[None]], default nullcontext
+        Entered while the replies to a round's messages are awaited.
     """
 
     def __init__(
-        self, grid: Grid, ledger: TrafficLedger, *, phase_names: Mapping[str, str] | None = None
+        self,
+        grid: Grid,
+        ledger: TrafficLedger,
+        *,
+        phase_names: Mapping[str, str] | None = None,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._grid = grid
         self._ledger = ledger
         self._phase_names = phase_names or {}
+        self._waiting = waiting
         self._phases: dict[str, str] = {}
 
     def set_run(self, run: Run) -> None:
@@ -81,7 +90,8 @@ class MeteredGrid(Grid):
         if not sent:
             return []
         phase = self._phase(sent[0])
-        replies = list(self._grid.send_and_receive(sent, timeout=timeout))
+        with self._waiting():
+            replies = list(self._grid.send_and_receive(sent, timeout=timeout))
         self._count_requests(sent)
         for reply in replies:
             self._count_reply(phase, reply)

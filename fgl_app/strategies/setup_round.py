@@ -69,8 +69,8 @@ class SetupRoundStrategy(Strategy, ABC):
     def finish_setup(self, arrays: ArrayRecord) -> tuple[ArrayRecord, MetricRecord]:
         """Turn the accepted uploads into the arrays and metrics of round 1."""
 
-    def correct(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
-        """Return the arrays corrected after the aggregate of ``server_round`` (default: as they are)."""
+    def correct(self, server_round: int, arrays: ArrayRecord, metrics: MetricRecord | None) -> ArrayRecord:
+        """Return the aggregate of ``server_round`` corrected (default: as it is); metrics came with it."""
         return arrays
 
     def configure_train(
@@ -95,7 +95,7 @@ class SetupRoundStrategy(Strategy, ABC):
             return self._outcome
         arrays, metrics = self.strategy.aggregate_train(server_round - 1, replies)
         if arrays is not None:
-            arrays = self.correct(server_round, arrays)
+            arrays = self.correct(server_round, arrays, metrics)
         return arrays, metrics
 
     def configure_evaluate(

@@ -125,8 +125,8 @@ def test_training_the_baselines_learns(tmp_path):
 
 def test_local_only_reports_every_client(tmp_path):
     summary = run(tmp_path, method="classifier", inner_strategy="local-only", num_server_rounds=2)
-    assert len(summary["client_accuracies"]) == 3
-    assert summary["accuracy"] == pytest.approx(sum(summary["client_accuracies"].values()) / 3)
+    assert len(summary["client_accuracy"]) == 3
+    assert summary["accuracy"] == pytest.approx(sum(summary["client_accuracy"].values()) / 3)
 
 
 def test_a_client_that_raises_is_left_out(tmp_path):
@@ -152,7 +152,7 @@ def test_a_run_with_too_few_good_clients_fails_and_says_why(tmp_path, method):
     ("changes", "sentence"),
     [
         ({"num_clients": 500}, "allow at most 400 clients"),
-        ({"dataset": "letters"}, "dataset must be one of digits"),
+        ({"dataset": "letters"}, "dataset must be 'digits', a folder or a hub id"),
         ({"generator": "nowhere"}, "generator must be 'embedded'"),
         ({"images_per_class": "many"}, "config key 'images-per-class' must be a valid integer"),
     ],

@@ -25,17 +25,20 @@ def test_every_key_is_described():
     [
         ({"guidence-scale": 2.0}, "unknown config key 'guidence-scale'; did you mean 'guidance-scale'?"),
         ({"zzz": 2.0}, "unknown config key 'zzz'; `fgl run --help` lists the keys"),
-        ({"method": "fed"}, "config key 'method' must be one of fgl, classifier, got 'fed'"),
+        (
+            {"method": "fed"},
+            "config key 'method' must be one of fgl, classifier, fedddpm, fedddpm-plus, diffusion, got",
+        ),
         (
             {"inner-strategy": "x"},
-            "config key 'inner-strategy' must be one of fedavg, fedprox, fedadam, fedyogi, centralized, "
-            "local-only, got 'x'",
+            "config key 'inner-strategy' must be one of fedavg, fedprox, fedadam, fedyogi, scaffold, "
+            "centralized, local-only, auxiliary-only, got 'x'",
         ),
         ({"partitioning": "by-name"}, "must be one of iid, dirichlet, pathological, got 'by-name'"),
         ({"local-epochs": "abc"}, "config key 'local-epochs' must be a valid integer, got 'abc'"),
         ({"local-epochs": 1.5}, "config key 'local-epochs' must be a valid integer, got 1.5"),
         ({"local-epochs": True}, "config key 'local-epochs' must be a valid integer, got True"),
-        ({"local-epochs": 0}, "config key 'local-epochs' must be greater than or equal to 1, got 0"),
+        ({"local-epochs": -1}, "config key 'local-epochs' must be greater than or equal to 0, got -1"),
         ({"dirichlet-alpha": 0.0}, "config key 'dirichlet-alpha' must be greater than 0, got 0.0"),
         ({"dirichlet-alpha": -1.0}, "config key 'dirichlet-alpha' must be greater than 0, got -1.0"),
         ({"learning-rate": float("nan")}, "config key 'learning-rate' must be a finite number, got nan"),
@@ -44,7 +47,11 @@ def test_every_key_is_described():
         ({"run-name": "../escape"}, "config key 'run-name' must match pattern"),
         ({"generator": ""}, "config key 'generator' must have at least 1 character, got ''"),
         ({"guidance-scale": 0.5}, "config key 'guidance-scale' must be greater than or equal to 1, got 0.5"),
-        ({"inner-strategy": "centralized"}, "is a reference point and needs method 'classifier', got 'fgl'"),
+        ({"inner-strategy": "centralized"}, "needs method 'classifier' or 'diffusion', got 'fgl'"),
+        (
+            {"inner-strategy": "auxiliary-only", "method": "diffusion"},
+            "'auxiliary-only' is a reference point and needs method 'fedddpm', got 'diffusion'",
+        ),
         ({"num-clients": 3, "min-nodes": 4}, "min-nodes must be at most num-clients (3), got 4"),
         (
             {"prompt-template": "a digit"},
@@ -86,3 +93,20 @@ def test_the_template_in_force_depends_on_data_and_prompts():
 def test_what_runs():
     assert parse_config({}).what_runs == "fgl"
     assert parse_config({"method": "classifier", "inner-strategy": "fedprox"}).what_runs == "fedprox"
+    assert parse_config({"method": "fedddpm", "inner-strategy": "fedprox"}).what_runs == "fedddpm"
+    only = parse_config({"method": "fedddpm", "inner-strategy": "auxiliary-only"})
+    assert only.what_runs == "auxiliary-only"
+
+
+def test_defaults_follow_the_method_and_given_values_stay():
+    assert parse_config({}).server_epochs == 0
+    assert parse_config({"method": "fedddpm"}).server_epochs > 0
+    assert parse_config({"method": "fedddpm", "server-epochs": 0}).server_epochs == 0
+    rounds = [
+        parse_config({"method": method}).num_server_rounds for method in ("fgl", "diffusion", "fedddpm")
+    ]
+    # The set-up is a round of its own: as many ordinary rounds with it as without.
+    assert rounds[0] == 1
+    assert rounds[2] == rounds[1] + 1
+    resolved = parse_config({"method": "fedddpm"})
+    assert parse_config(resolved.to_run_config()) == resolved

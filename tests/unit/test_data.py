@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import parse_config
@@ -52,7 +55,9 @@ def test_grey_and_colour_are_matched():
 
 
 def test_an_unknown_dataset_is_refused():
-    with pytest.raises(ValueError, match="dataset must be one of digits, got 'letters'"):
+    with pytest.raises(
+        ValueError, match="dataset must be 'digits', a folder or a hub id such as 'owner/name', got 'letters'"
+    ):
         load_dataset("letters", 32)
 
 
@@ -115,3 +120,63 @@ def test_saved_images_are_a_data_set(tmp_path, channels):
     assert loaded["label"] == [0, 0, 1, 1, 2, 2]
     pixels = np.asarray(loaded[3]["image"])
     assert np.array_equal(pixels, images[3].permute(1, 2, 0).squeeze(-1).numpy())
+
+
+def a_folder_of_colours(folder, *, splits=("train", "test"), grey=False, size=20):
+    """Write flat pictures of three colours, a class each."""
+    colours = [(9, 9, 9), (99, 99, 99), (200, 200, 200)] if grey else [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    features = datasets.Features(
+        {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["red", "green", "blue"])}
+    )
+    for split in splits:
+        rows = {"kind": [i % 3 for i in range(60)]}
+        rows["picture"] = [Image.new("RGB", (size, size), colours[kind]) for kind in rows["kind"]]
+        table = datasets.Dataset.from_dict(rows, features=features)
+        table.to_parquet(str(folder / f"{split}.parquet"))
+    return folder
+
+
+def test_a_folder_is_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    data = load_dataset(str(a_folder_of_colours(tmp_path)), 16)
+    assert data.train.images.shape == data.test.images.shape == (60, 3, 16, 16)
+    assert data.class_names == ("red", "green", "blue")
+    assert data.train.images[1, :, 5, 5].tolist() == [0, 200, 0]
+    assert data.train.labels[:4].tolist() == [0, 1, 2, 0]
+
+
+def test_grey_pictures_have_one_channel_and_validation_will_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    data = load_dataset(str(a_folder_of_colours(tmp_path, splits=("train", "validation"), grey=True)), 8)
+    assert data.test.images.shape == (60, 1, 8, 8)
+    assert data.test.images[2].unique().tolist() == [200]
+
+
+def test_a_data_set_that_lacks_something_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "one").mkdir()
+    with pytest.raises(ValueError, match="needs the splits 'train' and 'test' or 'validation', it has train"):
+        load_dataset(str(a_folder_of_colours(tmp_path / "one", splits=("train",))), 16)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_dataset(str(tmp_path / "empty"), 16)
+    (tmp_path / "plain").mkdir()
+    for split in ("train", "test"):
+        datasets.Dataset.from_dict({"x": [1]}).to_parquet(str(tmp_path / "plain" / f"{split}.parquet"))
+    with pytest.raises(ValueError, match="has no column of type Image, it has x"):
+        load_dataset(str(tmp_path / "plain"), 16)
+
+
+CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10 is not beside the project")
+def test_cifar10_is_loaded_like_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    data = load_dataset(str(CIFAR10), 32)
+    assert data.train.images.shape == (50_000, 3, 32, 32)
+    assert data.test.images.shape == (10_000, 3, 32, 32)
+    assert torch.bincount(data.train.labels).tolist() == [5000] * 10
+    assert data.class_names[3] == "cat"
+    load_dataset.cache_clear()

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgl_app.results.plots import plot_accuracy, plot_image_grid, plot_label_distribution, plot_traffic
+from fgl_app.results.curves import plot_corrections, plot_metric
+from fgl_app.results.plots import plot_image_grid, plot_label_distribution, plot_traffic
 from fgl_app.results.report import write_report
 from fgl_app.results.run_directory import RunDirectory, versions, write_atomically
 from fgl_app.results.units import human_bytes, human_seconds
@@ -247,16 +248,31 @@ def test_image_grid_shows_at_most_twenty_classes_and_shrinks_photos(tmp_path):
     "points", [[(1, 0.874)], [(i, 0.9 - 0.5 / i) for i in range(1, 51)], [(3, 0.0), (4, 1.0)]]
 )
 def test_accuracy(tmp_path, points):
-    plot_accuracy(points, tmp_path / "a.png")
+    plot_metric("accuracy", points, tmp_path / "a.png")
     picture = pixels(tmp_path / "a.png")
     assert picture.shape == (620, 1000, 3)
     assert has_color(picture, [0x00, 0x72, 0xB2])
 
 
+def test_frechet_distances_stand_on_a_logarithmic_scale(tmp_path):
+    plot_metric("frechet_distance", [(2, 80.0), (3, 12.0), (4, 5.3)], tmp_path / "a.png")
+    assert has_color(pixels(tmp_path / "a.png"), [0x00, 0x72, 0xB2])
+
+
+@pytest.mark.parametrize("corrected", [[], [5]])
+def test_corrections_are_marked(tmp_path, corrected):
+    rows = [
+        {"round": i, "loss": 1 / i, "improvement": 0.5 / i if i > 3 else None, "corrected": i in corrected}
+        for i in range(2, 9)
+    ]
+    plot_corrections(rows, 0.08, tmp_path / "a.png")
+    assert has_color(pixels(tmp_path / "a.png"), [0xD5, 0x5E, 0x00]) == bool(corrected)
+
+
 def test_a_single_accuracy_stands_at_its_height_on_the_whole_scale(tmp_path):
     rows = []
     for accuracy in (0.0, 0.5, 1.0):
-        plot_accuracy([(1, accuracy)], tmp_path / "a.png")
+        plot_metric("accuracy", [(1, accuracy)], tmp_path / "a.png")
         blue = np.abs(pixels(tmp_path / "a.png").astype(int) - [0x00, 0x72, 0xB2]).max(axis=-1) <= 2
         rows.append(np.nonzero(blue)[0].mean())
     # The layout moves a little to make room for the label of 100 %.
@@ -266,7 +282,7 @@ def test_a_single_accuracy_stands_at_its_height_on_the_whole_scale(tmp_path):
 
 def test_accuracy_without_points_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one round"):
-        plot_accuracy([], tmp_path / "a.png")
+        plot_metric("accuracy", [], tmp_path / "a.png")
 
 
 def test_traffic_shows_a_kilobyte_beside_a_gigabyte_to_scale(tmp_path):
@@ -372,7 +388,7 @@ def test_report_holds_the_numbers(tmp_path):
 
 def test_report_needs_nothing_from_outside_and_embeds_the_pictures(tmp_path):
     run = a_run(tmp_path)
-    plot_accuracy([(1, 0.4), (2, 0.8)], run / "accuracy.png")
+    plot_metric("accuracy", [(1, 0.4), (2, 0.8)], run / "accuracy.png")
     plot_image_grid(
         np.zeros((2, 8, 8), dtype=np.uint8), np.array([0, 1]), DIGITS, run / "synthetic_images.png"
     )

@@ -6,36 +6,27 @@ it can be relied on everywhere else.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from string import Formatter
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Method = Literal["fgl", "classifier"]
-InnerStrategy = Literal["fedavg", "fedprox", "fedadam", "fedyogi", "centralized", "local-only"]
-Partitioning = Literal["iid", "dirichlet", "pathological"]
-Prompts = Literal["class", "instance", "labels-only"]
-Augmentation = Literal["none", "affine"]
-EmbeddingDtype = Literal["float16", "float32"]
-
-OWN_NAMES = ("embedded", "cnn", "resnet18", "resnet34", "resnet50")
-"""Generator and classifiers that are no folder and no hub id, whatever lies in the directory."""
-REFERENCE_POINTS = ("centralized", "local-only")
-DIGITS_TEMPLATES = {
-    "class": "a handwritten digit {label}",
-    "instance": "a handwritten digit {label}, {caption}",
-}
-PHOTO_TEMPLATES = {
-    "class": "{label}, real world images, high resolution",
-    "instance": "{label}, {caption}, real world images, high resolution",
-}
-
-
-class ConfigError(ValueError):
-    """The run config breaks a rule; the message names key, rule and value."""
+from fgl_app.config.choices import (
+    REFERENCE_POINTS,
+    Augmentation,
+    DiffusionSpace,
+    EmbeddingDtype,
+    InnerStrategy,
+    Method,
+    NoiseSchedule,
+    Partitioning,
+    Precision,
+    PredictionType,
+    Prompts,
+    Sampler,
+    UNetName,
+    own_default,
+)
+from fgl_app.config.templates import check_template, own_template
 
 
 def _kebab(name: str) -> str:
@@ -57,7 +48,11 @@ class RunConfig(BaseModel):
         "`centralized` (all data on the server) and `local-only` (no exchange)",
     )
     num_server_rounds: int = Field(
-        1, ge=1, le=100_000, description="rounds; FGL's set-up is the first, so 1 is one-shot FGL"
+        0,
+        ge=0,
+        le=100_000,
+        description="rounds; a set-up is the first, so 1 is one-shot FGL; "
+        + own_default("num_server_rounds"),
     )
     num_clients: int = Field(
         0, ge=0, description="nodes to wait for before the first message; 0: those that are connected"
@@ -66,7 +61,11 @@ class RunConfig(BaseModel):
     node_timeout: float = Field(3600.0, gt=0, description="seconds to wait for nodes and for replies")
 
     # Data
-    dataset: str = Field("digits", min_length=1, description="`digits` (embedded: 5000 real MNIST digits)")
+    dataset: str = Field(
+        "digits",
+        min_length=1,
+        description="`digits` (embedded: 5000 real MNIST digits), or a hub id or folder for `datasets`",
+    )
     image_size: int = Field(32, ge=8, le=1024, description="side of the classifier's square input, pixels")
     partitioning: Partitioning = Field("dirichlet", description="how examples are split over the clients")
     dirichlet_alpha: float = Field(
@@ -81,9 +80,15 @@ class RunConfig(BaseModel):
         description="`cnn` (small), `resnet18`, `resnet34`, `resnet50` from scratch; or the hub id or folder "
         "of a pretrained one",
     )
-    local_epochs: int = Field(5, ge=1, description="epochs of a client in a round")
-    batch_size: int = Field(64, ge=1, description="images in a training batch, clients and server")
-    learning_rate: float = Field(0.02, gt=0, description="SGD learning rate of the clients")
+    local_epochs: int = Field(
+        0, ge=0, description="epochs of a client in a round; " + own_default("local_epochs")
+    )
+    batch_size: int = Field(
+        0, ge=0, description="images in a training batch, clients and server; " + own_default("batch_size")
+    )
+    learning_rate: float = Field(
+        0.0, ge=0, description="clients' step size, SGD or AdamW; " + own_default("learning_rate")
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum, clients and server")
     weight_decay: float = Field(0.0002, ge=0, description="SGD weight decay, clients and server")
     augmentation: Augmentation = Field("affine", description="training augmentation of every method")
@@ -118,10 +123,47 @@ class RunConfig(BaseModel):
     synthetic_epochs: int = Field(15, ge=1, description="epochs of the first training on the synthetic set")
     synthetic_learning_rate: float = Field(0.05, gt=0, description="peak SGD learning rate of that training")
     server_epochs: int = Field(
-        0, ge=0, description="epochs on the synthetic set after each aggregation; 0 is none"
+        -1,
+        ge=-1,
+        description="epochs of a correction on the server's own set after an aggregation; 0 is none; "
+        + own_default("server_epochs"),
     )
-    server_learning_rate: float = Field(0.01, gt=0, description="SGD learning rate of those epochs")
+    server_learning_rate: float = Field(
+        0.0, ge=0, description="step size of those epochs; " + own_default("server_learning_rate")
+    )
     max_upload_mb: float = Field(64.0, gt=0, description="a client's upload above this is rejected, MB")
+
+    # Diffusion models: methods fedddpm, fedddpm-plus and diffusion
+    diffusion_space: DiffusionSpace = Field(
+        "latent", description="`latent`: of the generator's autoencoder; or `pixel`"
+    )
+    unet: UNetName = Field("small", description="`small`, or the CIFAR-10 U-Net of the `ddpm` paper")
+    class_conditional: bool = Field(True, description="whether the diffusion model is told classes")
+    prediction_type: PredictionType = Field("v_prediction", description="what the U-Net predicts")
+    noise_schedule: NoiseSchedule = Field("linear", description="betas over the 1000 time steps")
+    ema_decay: float = Field(0.995, ge=0, lt=1, description="decay of the average of weights; 0 is none")
+    round_decay: bool = Field(True, description="let step sizes fall over the rounds, as a cosine")
+    sampler: Sampler = Field("ddim", description="how images are drawn from a diffusion model")
+    sampling_steps: int = Field(15, ge=1, le=1000, description="its denoising steps")
+    local_pretrain_epochs: int = Field(20, ge=1, description="epochs of a client's own model in the set-up")
+    local_pretrain_min_steps: int = Field(500, ge=0, description="steps of that training at least")
+    auxiliary_size: int = Field(1000, ge=1, description="images sampled from the clients' own models")
+    correction_window: int = Field(3, ge=1, description="rounds over which fedddpm-plus looks back")
+    correction_smoothing: float = Field(0.3, ge=0, lt=1, description="weight of past losses in its mean")
+    correction_threshold: float = Field(0.05, description="fall of the loss a round below which it corrects")
+    max_corrections: int = Field(1, ge=0, description="corrections of fedddpm-plus at most")
+    feature_extractor: str = Field(
+        "auto",
+        min_length=1,
+        description="what Frechet distances are measured in: `auto` (the data set's own), `inception`, or a "
+        "run's folder `classifier`",
+    )
+    metric_samples: int = Field(2000, ge=10, description="generated images of an evaluation")
+    evaluate_every: int = Field(1, ge=1, description="rounds between evaluations; the last has one")
+    mixed_precision: Precision = Field("auto", description="`auto`: bf16 on CUDA, else none")
+    client_state_dir: str = Field(
+        "", description="folder where `scaffold` clients keep their state; empty: the user's cache"
+    )
 
     # Where and how
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
@@ -133,10 +175,12 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.inner_strategy in REFERENCE_POINTS and self.method != "classifier":
+        inner = self.inner_strategy
+        needed = REFERENCE_POINTS.get(inner, (self.method,))
+        if self.method not in needed:
             raise ValueError(
-                f"inner-strategy '{self.inner_strategy}' is a reference point and needs "
-                f"method 'classifier', got '{self.method}'"
+                f"inner-strategy '{inner}' is a reference point and needs method "
+                f"{' or '.join(repr(name) for name in needed)}, got '{self.method}'"
             )
         if self.num_clients and self.min_nodes > self.num_clients:
             raise ValueError(
@@ -145,90 +189,26 @@ class RunConfig(BaseModel):
             )
         if self.run_name == "latest":
             raise ValueError("run-name must not be 'latest', the link to the newest run")
-        _check_template(self.prompt_template, self.prompts)
+        check_template(self.prompt_template, self.prompts)
         return self
 
     @property
     def what_runs(self) -> str:
-        """Short name of what the config runs: the method, or the inner strategy when it runs alone."""
-        return self.inner_strategy if self.method == "classifier" else self.method
+        """Short name of what the config runs: the method, or the inner strategy when it stands for it."""
+        if self.method in ("classifier", "diffusion") or self.inner_strategy in REFERENCE_POINTS:
+            return self.inner_strategy
+        return self.method
+
+    @property
+    def trains_diffusion(self) -> bool:
+        """Whether a diffusion model is trained, rather than a classifier."""
+        return self.method in ("fedddpm", "fedddpm-plus", "diffusion")
 
     @property
     def template(self) -> str:
         """The prompt template in force: the given one, or the data set's own."""
-        own = DIGITS_TEMPLATES if self.dataset == "digits" else PHOTO_TEMPLATES
-        return self.prompt_template or own["instance" if self.prompts == "instance" else "class"]
+        return self.prompt_template or own_template(self.dataset, self.prompts)
 
-    def to_run_config(self) -> dict[str, str | int | float]:
+    def to_run_config(self) -> dict[str, str | int | float | bool]:
         """Return the config under its outside, kebab-case keys."""
         return self.model_dump(by_alias=True)
-
-
-def _check_template(template: str, prompts: Prompts) -> None:
-    if not template:
-        return
-    needed = ["label", "caption"] if prompts == "instance" else ["label"]
-    try:
-        # Bare fields only: a format specification or an attribute has no business in a prompt.
-        parts = list(Formatter().parse(template))
-        fields = [
-            name for _, name, form, conversion in parts if name is not None and not (form or conversion)
-        ]
-        plain = len(fields) == sum(name is not None for _, name, _, _ in parts)
-    except ValueError:
-        fields, plain = [], False
-    if not plain or set(fields) != set(needed):
-        names = " and ".join(f"{{{name}}}" for name in needed)
-        raise ValueError(
-            f"prompt-template must contain {names} and no other field with prompts '{prompts}', "
-            f"got '{template}'"
-        )
-
-
-def parse_config(values: Mapping[str, Any]) -> RunConfig:
-    """Validate run config values.
-
-    Parameters
-    ----------
-    values : Mapping[str, Any]
-        Kebab-case keys to TOML scalars; absent keys take their defaults.
-
-    Returns
-    -------
-    RunConfig
-        The frozen, validated config.
-
-    Raises
-    ------
-    ConfigError
-        Names each offending key, the rule it breaks and the value received.
-    """
-    try:
-        return RunConfig.model_validate(dict(values))
-    except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
-
-
-def config_keys() -> dict[str, Any]:
-    """Return every key with its default, as Flower's pyproject table has them."""
-    return RunConfig().to_run_config()
-
-
-def allowed_values(key: str) -> tuple[str, ...]:
-    """Return the values a choice key takes; empty for keys that are no choice."""
-    return tuple(get_args(RunConfig.model_fields[key.replace("-", "_")].annotation))
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
-    value = detail["input"]
-    if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, config_keys(), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else "; `fgl run --help` lists the keys"
-        return f"unknown config key '{key}'{hint}"
-    if not key:
-        return detail["msg"].removeprefix("Value error, ")
-    rule = detail["msg"].removeprefix("Input ").removeprefix("String ").removeprefix("should ")
-    if detail["type"] == "literal_error":
-        rule = "be one of " + ", ".join(allowed_values(key))
-    return f"config key '{key}' must {rule}, got {value!r}"

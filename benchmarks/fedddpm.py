@@ -1,0 +1,134 @@
+"""FedDDPM, its baselines and the controls that could refute it, on the embedded digits: docs/results.md.
+
+Every row runs through `fgl run`, a process each. Finished runs are kept, so it can be stopped and started
+again.
+
+    python -m benchmarks.fedddpm --out outputs/fedddpm                        # 3 splits, 3 seeds
+    python -m benchmarks.fedddpm --out outputs/fedddpm --splits 0.01 --seeds 1
+    python -m benchmarks.fedddpm --out outputs/fedddpm --ablation
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.tables import run, spread, summary
+from fgl_app.config import parse_config
+
+DIFFUSION = ["method=diffusion"]
+FEDDDPM = ["method=fedddpm"]
+SPLITS = {
+    "0.01": ["dirichlet-alpha=0.01"],
+    "0.5": ["dirichlet-alpha=0.5"],
+    "iid": ["partitioning=iid"],
+}
+TRAINING_IMAGES = 4000
+COLUMNS = (
+    *(
+        "what",
+        "Frechet distance",
+        "label agreement, %",
+        "downstream accuracy, %",
+        "precision, %",
+        "recall, %",
+    ),
+    *("set-up, s", "clients, s", "server, s", "uplink, MB"),
+)
+
+
+def equal_compute_rounds() -> int:
+    """Return how many rounds of FedAvg pass as many images through training as FedDDPM does in all.
+
+    Pre-training, rounds and corrections count alike; the steps that small clients take beyond their epochs
+    and the sampling of the auxiliary set are left out, a few per cent.
+    """
+    config = parse_config({"method": "fedddpm"})
+    rounds = config.num_server_rounds - 1
+    a_round = config.local_epochs * TRAINING_IMAGES
+    corrections = rounds * config.server_epochs * config.auxiliary_size
+    total = config.local_pretrain_epochs * TRAINING_IMAGES + rounds * a_round + corrections
+    return -(-total // a_round)
+
+
+def experiments() -> dict[str, list[str]]:
+    """Return the rows of the main table: name to config values."""
+    return {
+        "fedavg": DIFFUSION,
+        "fedddpm": FEDDDPM,
+        "fedddpm-plus": ["method=fedddpm-plus"],
+        "auxiliary-only": [*FEDDDPM, "inner-strategy=auxiliary-only"],
+        "fedavg-equal-compute": [*DIFFUSION, f"num-server-rounds={equal_compute_rounds()}"],
+        "fedprox": [*DIFFUSION, "inner-strategy=fedprox"],
+        "scaffold": [*DIFFUSION, "inner-strategy=scaffold"],
+        "centralized": [*DIFFUSION, "inner-strategy=centralized"],
+        "local-only": [*DIFFUSION, "inner-strategy=local-only"],
+    }
+
+
+ABLATION = {
+    "auxiliary-size-250": [*FEDDDPM, "auxiliary-size=250"],
+    "auxiliary-size-4000": [*FEDDDPM, "auxiliary-size=4000"],
+    "server-epochs-half": [*FEDDDPM],
+    "server-epochs-double": [*FEDDDPM],
+    "threshold-0.02": ["method=fedddpm-plus", "correction-threshold=0.02"],
+    "threshold-0.10": ["method=fedddpm-plus", "correction-threshold=0.1"],
+}
+
+
+def row(name: str, runs: list[dict[str, Any]]) -> str:
+    """Return a table row: quality, seconds of clients and server, bytes."""
+
+    def values(key: str, scale: float = 1.0, digits: int = 1) -> str:
+        found = [float(each[key]) for each in runs if key in each]
+        return spread(found, scale, digits) if found else "-"
+
+    def seconds(*phases: str) -> str:
+        return f"{mean(sum(each['seconds'].get(phase, 0.0) for phase in phases) for each in runs):.0f}"
+
+    uplink = mean(each["uplink_bytes"]["total"] for each in runs) / 1e6
+    return " | ".join(
+        [
+            f"| {name}",
+            values("frechet_distance", digits=2),
+            values("label_agreement", 100),
+            values("downstream_accuracy", 100),
+            values("precision", 100),
+            values("recall", 100),
+            seconds("uploads"),
+            seconds("clients' rounds", "training", "local training"),
+            seconds("auxiliary set", "corrections"),
+            f"{uplink:.0f} |",
+        ]
+    )
+
+
+def main() -> None:
+    """Run what is missing and print a table for each split."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/fedddpm"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of each")
+    parser.add_argument("--splits", nargs="*", choices=SPLITS, default=list(SPLITS), help="all by default")
+    parser.add_argument("--only", nargs="*", help="rows to run; all by default")
+    parser.add_argument("--ablation", action="store_true", help="the ablation's rows, not the main table's")
+    options = parser.parse_args()
+    out, table = options.out.absolute(), ABLATION if options.ablation else experiments()
+    names = options.only or list(table)
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    # All rows of a seed before the next seed: stopped early, the table is thinner and not shorter.
+    for seed in range(options.seeds):
+        for split in options.splits:
+            for name in names:
+                arguments = [f"seed={seed}", "evaluate-every=1000", *SPLITS[split], *table[name]]
+                folder = run(f"{name}-{split}-seed{seed}", arguments, out)
+                runs.setdefault((split, name), []).append(summary(folder))
+    for split in options.splits:
+        print(f"\n{split}, {options.seeds} seeds")
+        print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
+        print("\n".join(row(name, runs[split, name]) for name in names))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Running experiments through `fgl run`, a process each, and reading their run directories."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+
+def run(name: str, arguments: list[str], out: Path) -> Path:
+    """Run an experiment unless it has completed; return its run directory."""
+    folder = out / name
+    file = folder / "summary.json"
+    if file.is_file() and summary(folder)["status"] == "completed":
+        return folder
+    print(f"{name}: running", flush=True)
+    command = [sys.executable, "-m", "fgl_app.cli", "run", "--quiet", f"output-dir={out}", f"run-name={name}"]
+    subprocess.run([*command, *arguments], check=True)
+    return folder
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return a run's summary."""
+    values: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return values
+
+
+def round_events(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return what a run wrote down after each round: metrics, bytes and seconds so far."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    return {event["round"]: event for event in events if event["event"] == "round"}
+
+
+def spread(values: list[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Return mean and standard deviation over seeds, as a table shows them."""
+    deviation = stdev(values) if len(values) > 1 else 0.0
+    return f"{scale * mean(values):.{digits}f} ± {scale * deviation:.{digits}f}"

@@ -1,0 +1,53 @@
+"""Where diffusion happens: between uint8 images and what the U-Net sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from fgl_app.algorithms.classification import to_input
+from fgl_app.algorithms.types import LabeledImages, LabeledLatents
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class ImageSpace:
+    """Pixels, or the latents of a frozen autoencoder (Rombach et al. 2022).
+
+    Parameters
+    ----------
+    vae : AutoencoderKL or None
+        The autoencoder; None is pixel space.
+    """
+
+    vae: AutoencoderKL | None
+
+    @torch.no_grad()
+    def encode(self, data: LabeledImages) -> LabeledLatents:
+        """Return images as the U-Net sees them; an autoencoder gives the mean of its posterior, scaled."""
+        if self.vae is None:
+            return LabeledLatents(to_input(data.images), data.labels)
+        channels = self.vae.config.in_channels
+        latents = [
+            self.vae.encode(
+                to_input(images).expand(-1, channels, -1, -1).to(self.vae.device)
+            ).latent_dist.mean
+            for images in data.images.split(BATCH)
+        ]
+        return LabeledLatents(torch.cat(latents).cpu() * self.vae.config.scaling_factor, data.labels)
+
+    @torch.no_grad()
+    def decode(self, data: LabeledLatents) -> LabeledImages:
+        """Return the U-Net's samples as images."""
+        pixels = data.latents
+        if self.vae is not None:
+            scaled = data.latents.to(self.vae.device) / self.vae.config.scaling_factor
+            pixels = torch.cat([self.vae.decode(latents).sample for latents in scaled.split(BATCH)]).cpu()
+        images = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return LabeledImages(images, data.labels)

@@ -1,0 +1,66 @@
+"""What choice keys may be, and the defaults that depend on the method."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Method = Literal["fgl", "classifier", "fedddpm", "fedddpm-plus", "diffusion"]
+InnerStrategy = Literal[
+    "fedavg", "fedprox", "fedadam", "fedyogi", "scaffold", "centralized", "local-only", "auxiliary-only"
+]
+Partitioning = Literal["iid", "dirichlet", "pathological"]
+Prompts = Literal["class", "instance", "labels-only"]
+Augmentation = Literal["none", "affine"]
+EmbeddingDtype = Literal["float16", "float32"]
+DiffusionSpace = Literal["latent", "pixel"]
+UNetName = Literal["small", "ddpm"]
+PredictionType = Literal["epsilon", "v_prediction"]
+NoiseSchedule = Literal["linear", "cosine"]
+Sampler = Literal["ddim", "dpm++", "ddpm"]
+Precision = Literal["auto", "no", "fp16", "bf16"]
+
+REFERENCE_POINTS: dict[str, tuple[str, ...]] = {
+    "centralized": ("classifier", "diffusion"),
+    "local-only": ("classifier", "diffusion"),
+    "auxiliary-only": ("fedddpm",),
+}
+"""Inner strategies that are no strategy, and the methods they belong to."""
+
+OWN_NAMES = ("digits", "embedded", "cnn", "resnet18", "resnet34", "resnet50", "auto", "inception")
+"""Data sets, generators, classifiers and extractors that are no folder, whatever lies in the directory."""
+
+OWN_DEFAULT = {
+    "num_server_rounds": 0,
+    "local_epochs": 0,
+    "batch_size": 0,
+    "learning_rate": 0.0,
+    "server_epochs": -1,
+    "server_learning_rate": 0.0,
+}
+"""The value that stands for the method's own default."""
+
+
+def _each(fgl: float, classifier: float, diffusion: float, fedddpm: float, plus: float) -> dict[str, float]:
+    return dict(
+        zip(
+            ("fgl", "classifier", "diffusion", "fedddpm", "fedddpm-plus"),
+            (fgl, classifier, diffusion, fedddpm, plus),
+            strict=True,
+        )
+    )
+
+
+METHOD_DEFAULTS: dict[str, dict[str, float]] = {
+    "num_server_rounds": _each(1, 10, 8, 9, 9),
+    "local_epochs": _each(5, 5, 2, 2, 2),
+    "batch_size": _each(64, 64, 32, 32, 32),
+    "learning_rate": _each(0.02, 0.02, 0.002, 0.002, 0.002),
+    "server_epochs": _each(0, 0, 0, 3, 20),
+    "server_learning_rate": _each(0.01, 0.01, 0.001, 0.001, 0.001),
+}
+
+
+def own_default(name: str) -> str:
+    """Say what a key's default is for each method."""
+    values = ", ".join(f"{method} {value:g}" for method, value in METHOD_DEFAULTS[name].items())
+    return f"{OWN_DEFAULT[name]:g}: the method's own ({values})"

@@ -1,0 +1,72 @@
+"""From run config values to a :class:`RunConfig`, or to one sentence on what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from fgl_app.config.choices import METHOD_DEFAULTS, OWN_DEFAULT
+from fgl_app.config.keys import RunConfig
+
+
+class ConfigError(ValueError):
+    """The run config breaks a rule; the message names key, rule and value."""
+
+
+def parse_config(values: Mapping[str, Any]) -> RunConfig:
+    """Validate run config values.
+
+    Parameters
+    ----------
+    values : Mapping[str, Any]
+        Kebab-case keys to TOML scalars; absent keys take their defaults.
+
+    Returns
+    -------
+    RunConfig
+        The frozen, validated config; where a value says "the method's own", the method's own.
+
+    Raises
+    ------
+    ConfigError
+        Names each offending key, the rule it breaks and the value received.
+    """
+    try:
+        config = RunConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
+    own = {
+        name: defaults[config.method]
+        for name, defaults in METHOD_DEFAULTS.items()
+        if getattr(config, name) == OWN_DEFAULT[name]
+    }
+    return config.model_copy(update=own)
+
+
+def config_keys() -> dict[str, Any]:
+    """Return every key with its default, as Flower's pyproject table has them."""
+    return RunConfig().to_run_config()
+
+
+def allowed_values(key: str) -> tuple[str, ...]:
+    """Return the values a choice key takes; empty for keys that are no choice."""
+    return tuple(get_args(RunConfig.model_fields[key.replace("-", "_")].annotation))
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    value = detail["input"]
+    if detail["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, config_keys(), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "; `fgl run --help` lists the keys"
+        return f"unknown config key '{key}'{hint}"
+    if not key:
+        return detail["msg"].removeprefix("Value error, ")
+    rule = detail["msg"].removeprefix("Input ").removeprefix("String ").removeprefix("should ")
+    if detail["type"] == "literal_error":
+        rule = "be one of " + ", ".join(allowed_values(key))
+    return f"config key '{key}' must {rule}, got {value!r}"

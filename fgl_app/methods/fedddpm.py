@@ -1,0 +1,147 @@
+"""``method="fedddpm"`` and ``"fedddpm-plus"``: federated diffusion, corrected on an auxiliary set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+from diffusers import UNet2DModel
+from torch import nn
+
+from fgl_app.algorithms.apportion import apportion
+from fgl_app.algorithms.diffusion import new_optimizer, train_diffusion
+from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.slow_learning import is_slow, relative_improvement
+from fgl_app.algorithms.types import LabeledLatents, State
+from fgl_app.data.saving import save_images
+from fgl_app.methods.session import Session
+from fgl_app.progress import log, track
+from fgl_app.records import arrays_to_state, load_state
+from fgl_app.results.curves import plot_corrections
+from fgl_app.strategies.checked import CheckedStrategy
+from fgl_app.strategies.fedddpm import FedDDPMStrategy, LocalModel
+from fgl_app.strategies.no_exchange import NoExchangeStrategy
+from fgl_app.tasks import DiffusionTask
+
+
+def run_fedddpm(session: Session) -> nn.Module:
+    """Run FedDDPM, FedDDPM+ or the control without rounds, and return the last global model."""
+    config, task = session.config, session.task
+    assert isinstance(task, DiffusionTask)
+    uploads = ExitStack()
+
+    def sample_fn(clients: Iterator[LocalModel]) -> LabeledLatents:
+        uploads.close()
+        return _sample_auxiliary(session, task, clients)
+
+    checked = CheckedStrategy(session.inner_strategy(), min_replies=config.min_nodes)
+    strategy = FedDDPMStrategy(
+        NoExchangeStrategy() if config.inner_strategy == "auxiliary-only" else checked,
+        sample_fn=sample_fn,
+        correct_fn=_corrector(session, task),
+        should_correct_fn=_detector(session) if config.method == "fedddpm-plus" else None,
+        max_corrections=config.max_corrections,
+        auxiliary_size=config.auxiliary_size,
+        num_classes=len(task.class_names) if config.class_conditional else 0,
+        num_nodes=config.num_clients,
+        min_uploads=config.min_nodes,
+        setup_timeout=config.node_timeout,
+    )
+    log.info("%s over %d clients: each trains a model of its own", config.what_runs, len(session.nodes))
+    session.plot_partition()
+    try:
+        with uploads:
+            uploads.enter_context(session.directory.phase("uploads"))
+            arrays = session.run_rounds(strategy)
+    finally:
+        session.note_incidents(
+            [*strategy.rejected, *checked.rejected], [*strategy.failures, *checked.failures]
+        )
+        _tell_decisions(session, strategy)
+    return session.model_of(arrays_to_state(arrays))
+
+
+def _sample_auxiliary(session: Session, task: DiffusionTask, clients: Iterator[LocalModel]) -> LabeledLatents:
+    """Sample each client's share, in its own proportions of classes."""
+    parts: list[LabeledLatents] = []
+    shares: dict[str, int] = {}
+    model = task.new_model()
+    with (
+        session.directory.phase("auxiliary set"),
+        track(session.config.auxiliary_size, "sampling the auxiliary set", "images") as progress,
+    ):
+        for number, client in enumerate(clients):
+            load_state(model, client.state)
+            by_class = apportion(client.label_counts.tolist() or [1], client.num_images)
+            labels = torch.arange(len(by_class)).repeat_interleave(torch.tensor(by_class))
+            noise = [seeded("auxiliary", session.config.seed, number, i) for i in range(len(labels))]
+            shares[client.site] = client.num_images
+            if len(labels):
+                parts.append(task.sample(model, labels, noise, callback=progress.update))
+    auxiliary = LabeledLatents(
+        torch.cat([part.latents for part in parts]), torch.cat([part.labels for part in parts])
+    )
+    images = task.space.decode(auxiliary)
+    save_images(images, task.class_names, session.directory.path / "auxiliary")
+    session.plot_images(images, "auxiliary_images.png", "Auxiliary set")
+    session.outcome |= {"num_auxiliary_images": len(auxiliary), "auxiliary_images": shares}
+    return auxiliary
+
+
+def _corrector(session: Session, task: DiffusionTask) -> Callable[[State, LabeledLatents], State]:
+    """Return the server's training on the auxiliary set; its optimizer's moments last over corrections."""
+    config = session.config
+    model: UNet2DModel = task.new_model()
+    optimizer = new_optimizer(model)
+    done = 0
+
+    def correct_fn(state: State, auxiliary: LabeledLatents) -> State:
+        nonlocal done
+        load_state(model, state)
+        settings = task.settings(
+            config.server_epochs, config.server_learning_rate * task.round_factor(done + 1)
+        )
+        total = settings.steps(len(auxiliary)) * config.batch_size
+        with (
+            session.directory.phase("corrections"),
+            track(total, f"correction {done + 1}", "images") as progress,
+        ):
+            generator = seeded("server", config.seed, done)
+            train_diffusion(
+                model, auxiliary, settings, generator, optimizer=optimizer, callback=progress.update
+            )
+        done += 1
+        corrected: State = model.state_dict()
+        return corrected
+
+    return correct_fn
+
+
+def _detector(session: Session) -> Callable[[Sequence[float]], bool]:
+    config = session.config
+    return partial(
+        is_slow,
+        window=config.correction_window,
+        smoothing=config.correction_smoothing,
+        threshold=config.correction_threshold,
+    )
+
+
+def _tell_decisions(session: Session, strategy: FedDDPMStrategy[LabeledLatents]) -> None:
+    """Put what was decided after each round into the events, the summary and, for FedDDPM+, a plot."""
+    config = session.config
+    losses: list[float] = []
+    rows: list[dict[str, float | int | bool | None]] = []
+    for decision in strategy.decisions:
+        if decision.loss is not None:
+            losses.append(decision.loss)
+        improvement = relative_improvement(
+            losses, window=config.correction_window, smoothing=config.correction_smoothing
+        )
+        rows.append({**decision.to_json(), "improvement": improvement})
+    session.outcome["corrections"] = sum(decision.corrected for decision in strategy.decisions)
+    if config.method == "fedddpm-plus" and losses:
+        session.outcome["decisions"] = rows
+        plot_corrections(rows, config.correction_threshold, session.directory.path / "corrections.png")

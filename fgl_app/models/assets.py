@@ -1,0 +1,41 @@
+"""The models that are installed with the package."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+
+def asset(name: str, marker: str) -> Path:
+    """Return the folder of an embedded model.
+
+    Flower's app bundle carries no binary files and shadows the installed package, so the folder is looked
+    up through the installed distribution and never beside this module.
+
+    Parameters
+    ----------
+    name : str
+        Folder in ``fgl_app/assets``.
+    marker : str
+        A file it holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        When fgl-app is not installed in this environment, or without its weights.
+    """
+    try:
+        installed = distribution("fgl-app")
+    except PackageNotFoundError:
+        raise FileNotFoundError("fgl-app is not installed here: run `pip install fgl-app[app]`") from None
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        root = Path(unquote(urlparse(origin["url"]).path))
+    else:
+        root = Path(str(installed.locate_file("")))
+    folder = root / "fgl_app" / "assets" / name
+    if not (folder / marker).is_file():
+        raise FileNotFoundError(f"an embedded model is missing: no {marker} in {folder}")
+    return folder

@@ -1,0 +1,121 @@
+"""Feature extractors: what Frechet distances are measured in."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fgl_app.algorithms.classification import to_input
+from fgl_app.models.assets import asset
+from fgl_app.models.classifiers import load_classifier
+
+OWN_EXTRACTORS = {"digits": "digits_features"}
+"""Data sets with an embedded extractor, and its folder in ``fgl_app/assets``."""
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Turns images into features.
+
+    Parameters
+    ----------
+    name : str
+        Says which it is; goes into the summary.
+    model : nn.Module
+        A classifier, whose features enter its last linear layer; or a bare extractor of uint8 images.
+    classifies : bool
+        Whether it is a classifier.
+    """
+
+    name: str
+    model: nn.Module
+    classifies: bool
+
+    @property
+    def image_size(self) -> int | None:
+        """The side of images it takes, pixels; None takes any."""
+        return getattr(self.model, "image_size", None)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return features and predicted classes.
+
+        Parameters
+        ----------
+        images : Tensor
+            uint8, shape (N, C, H, W), any device.
+
+        Returns
+        -------
+        tuple[Tensor, Tensor or None]
+            float32 of shape (N, F), and int64 of shape (N,) when it classifies; both on the CPU.
+        """
+        device = next(self.model.parameters()).device
+        batches = [images_.to(device) for images_ in images.split(BATCH)]
+        if not self.classifies:
+            return torch.cat([self.model(batch.expand(-1, 3, -1, -1)).cpu() for batch in batches]), None
+        entering: list[Tensor] = []
+        last = [module for module in self.model.modules() if isinstance(module, nn.Linear)][-1]
+        hook = last.register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0].cpu()))
+        try:
+            classes = torch.cat([self.model(to_input(batch)).argmax(1).cpu() for batch in batches])
+        finally:
+            hook.remove()
+        return torch.cat(entering), classes
+
+
+def check_extractor(name: str, dataset: str) -> None:
+    """Raise ValueError when a ``feature-extractor`` config value is none for a data set."""
+    if name == "auto" and dataset not in OWN_EXTRACTORS:
+        raise ValueError(
+            f"feature-extractor 'auto' is there for {', '.join(OWN_EXTRACTORS)}, not for '{dataset}'; "
+            "give 'inception' or the folder `classifier` of a run with method=classifier"
+        )
+    if name not in ("auto", "inception") and not (Path(name) / "config.json").is_file():
+        raise ValueError(
+            f"feature-extractor must be 'auto', 'inception' or a classifier's folder, got '{name}'"
+        )
+
+
+def load_extractor(name: str, dataset: str, device: torch.device) -> Extractor:
+    """Load a feature extractor.
+
+    Parameters
+    ----------
+    name : str
+        "auto" for the data set's own, "inception" for Inception v3 with the weights that Frechet distances
+        are quoted for (torch-fidelity fetches them), or a folder that ``save_classifier`` made.
+    dataset : str
+        Name of the data set.
+    device : torch.device
+        Where it goes.
+
+    Returns
+    -------
+    Extractor
+        In evaluation mode; its name holds a hash of its weights.
+
+    Raises
+    ------
+    ValueError
+        When there is no such extractor.
+    """
+    check_extractor(name, dataset)
+    if name == "inception":
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        try:
+            inception = FrechetInceptionDistance(feature=2048).inception
+        except (ModuleNotFoundError, OSError) as error:
+            raise ValueError(
+                f"feature-extractor 'inception' needs `pip install torch-fidelity` and its weights: {error}"
+            ) from error
+        return Extractor("inception-v3-2048", inception.to(device), classifies=False)
+    folder = asset(OWN_EXTRACTORS[dataset], "config.json") if name == "auto" else Path(name)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return Extractor(f"{folder.name}-{digest[:12]}", load_classifier(folder).to(device), classifies=True)

@@ -1,0 +1,111 @@
+"""Diffusion models on disk: diffusers' own pipelines, and one of that kind for class-conditional models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDPMPipeline,
+    DiffusionPipeline,
+    ImagePipelineOutput,
+    LDMPipeline,
+    SchedulerMixin,
+    UNet2DModel,
+)
+from torch import Tensor
+
+from fgl_app.algorithms.diffusion import sample
+from fgl_app.algorithms.image_space import ImageSpace
+
+
+class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """Draws images of given classes; diffusers has no such pipeline for a ``UNet2DModel``.
+
+    Parameters
+    ----------
+    unet : UNet2DModel
+        With class embeddings.
+    scheduler : SchedulerMixin
+        The sampler.
+    vae : AutoencoderKL or None
+        Of a latent diffusion model; None in pixel space.
+    class_names : Sequence[str]
+        Name of each class.
+    """
+
+    _optional_components: ClassVar[list[str]] = ["vae"]
+    model_cpu_offload_seq = "unet->vae"
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: SchedulerMixin,
+        vae: AutoencoderKL | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler, vae=vae)
+        self.register_to_config(class_names=list(class_names))
+
+    def __call__(
+        self,
+        class_labels: Sequence[int],
+        *,
+        num_inference_steps: int = 15,
+        seed: int = 0,
+        batch_size: int = 250,
+    ) -> ImagePipelineOutput:
+        """Draw an image of each class asked for.
+
+        Parameters
+        ----------
+        class_labels : Sequence[int]
+            Classes.
+        num_inference_steps : int, default 15
+            Denoising steps.
+        seed : int, default 0
+            Of the noise.
+        batch_size : int, default 250
+            Images denoised at a time.
+
+        Returns
+        -------
+        ImagePipelineOutput
+            Its ``images`` are PIL images.
+        """
+        from PIL import Image
+
+        noise = [torch.Generator("cpu").manual_seed(seed + i) for i in range(len(class_labels))]
+        latents = sample(
+            self.unet,
+            self.scheduler,
+            torch.tensor(list(class_labels)),
+            noise,
+            num_inference_steps=num_inference_steps,
+            batch_size=batch_size,
+        )
+        images: Tensor = ImageSpace(self.vae).decode(latents).images
+        pixels = images.permute(0, 2, 3, 1).squeeze(-1).numpy()
+        return ImagePipelineOutput(images=[Image.fromarray(image) for image in pixels])
+
+
+def save_image_pipeline(
+    unet: UNet2DModel, space: ImageSpace, sampler: SchedulerMixin, class_names: Sequence[str], folder: Path
+) -> None:
+    """Save a diffusion model as a pipeline folder of diffusers.
+
+    A class-conditional model becomes a :class:`ClassConditionalPipeline`; an unconditional one diffusers'
+    ``DDPMPipeline``, or ``LDMPipeline`` when it works on latents.
+    """
+    pipeline: Any
+    if unet.config.num_class_embeds:
+        pipeline = ClassConditionalPipeline(unet, sampler, space.vae, class_names)
+    elif space.vae is None:
+        pipeline = DDPMPipeline(unet, sampler)
+    else:
+        pipeline = LDMPipeline(space.vae, unet, sampler)
+    pipeline.save_pretrained(folder)

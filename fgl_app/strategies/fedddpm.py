@@ -1,0 +1,236 @@
+"""FedDDPM and FedDDPM+ as a Flower strategy (Peng et al., arXiv 2503.06426)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Generic, TypeVar
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fgl_app.algorithms.apportion import apportion
+from fgl_app.algorithms.types import State
+from fgl_app.records import (
+    ARRAYS,
+    CONFIG,
+    arrays_to_state,
+    check_trained,
+    label_counts,
+    metric_record,
+    num_examples,
+    require_finite,
+    site_name,
+    state_to_arrays,
+)
+from fgl_app.strategies.exchange import wait_for_nodes
+from fgl_app.strategies.setup_round import SetupRoundStrategy
+
+logger = logging.getLogger("fgl")
+
+LOCAL_DIFFUSION = "train.local_diffusion"
+"""Type of the message that asks a client to train the initial model alone and upload it."""
+
+Data = TypeVar("Data")
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A client's own diffusion model, and what the server is to sample from it.
+
+    Parameters
+    ----------
+    site : str
+        The site that the upload names.
+    state : State
+        The model's weights.
+    num_images : int
+        The client's share of the auxiliary set: ``auxiliary_size * n_k / sum(n)``, rounded to whole images
+        so that the shares add up.
+    label_counts : Tensor
+        int64, shape (classes,): the client's examples of each class; empty when the model knows no classes.
+    """
+
+    site: str
+    state: State
+    num_images: int
+    label_counts: Tensor
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a round's aggregate was corrected.
+
+    Parameters
+    ----------
+    round : int
+        The run's round; 1 is the set-up.
+    loss : float or None
+        The clients' mean training loss; None when the round reported none.
+    corrected : bool
+        What was decided.
+    """
+
+    round: int
+    loss: float | None
+    corrected: bool
+
+    def to_json(self) -> dict[str, int | float | bool | None]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
+    """Federated diffusion with a correction on an auxiliary set sampled from the clients' own models.
+
+    Round 1 asks every node to train the initial model on its data alone and to upload it. The server samples
+    a share of the auxiliary set from each, one model in memory at a time, and drops the models. Further
+    rounds are those of the wrapped strategy; each aggregate is then optimized on the auxiliary set by
+    ``correct_fn`` (FedDDPM), or only when ``should_correct_fn`` finds that learning has become slow, and at
+    most ``max_corrections`` times (FedDDPM+).
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Runs the rounds after the first.
+    sample_fn : Callable[[Iterator[LocalModel]], Data]
+        Samples the auxiliary set, whatever type that has. The iterator loads a model when it is asked for;
+        a function that keeps none holds one at a time.
+    correct_fn : Callable[[State, Data], State]
+        Optimizes the aggregate, given as a state dict, on the auxiliary set.
+    should_correct_fn : Callable[[Sequence[float]], bool] or None, default None
+        FedDDPM+: told the clients' mean training losses of all rounds so far, says whether to correct now.
+        None corrects after every aggregate.
+    max_corrections : int, default 1
+        Corrections at most, when ``should_correct_fn`` is given.
+    auxiliary_size : int, default 1000
+        Images in the auxiliary set.
+    num_classes : int, default 0
+        Above 0 uploads must tell their examples of each class, as the metric "label-counts".
+    loss_key : str, default "train-loss"
+        Metric of the aggregate that holds the clients' mean training loss.
+    upload_dir : Path or None, default None
+        Where uploads wait, as safetensors, until all are there: shares are known only then. None uses a
+        temporary folder.
+    num_nodes : int, default 0
+        Nodes to wait for before asking; 0 takes those that are connected.
+    min_uploads : int, default 2
+        Good uploads the set-up needs; with fewer the run fails.
+    setup_timeout : float, default 3600.0
+        Seconds to wait for nodes, and again for their uploads.
+
+    Attributes
+    ----------
+    examples : dict[tuple[str, int], int]
+        Examples behind each accepted upload, by site name and node id.
+    decisions : list[Decision]
+        What was decided after each aggregate.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        sample_fn: Callable[[Iterator[LocalModel]], Data],
+        correct_fn: Callable[[State, Data], State],
+        should_correct_fn: Callable[[Sequence[float]], bool] | None = None,
+        max_corrections: int = 1,
+        auxiliary_size: int = 1000,
+        num_classes: int = 0,
+        loss_key: str = "train-loss",
+        upload_dir: Path | None = None,
+        num_nodes: int = 0,
+        min_uploads: int = 2,
+        setup_timeout: float = 3600.0,
+    ) -> None:
+        super().__init__(strategy, min_uploads=min_uploads, setup_timeout=setup_timeout)
+        self.sample_fn = sample_fn
+        self.correct_fn = correct_fn
+        self.should_correct_fn = should_correct_fn
+        self.max_corrections = max_corrections
+        self.auxiliary_size = auxiliary_size
+        self.num_classes = num_classes
+        self.loss_key = loss_key
+        self.num_nodes = num_nodes
+        self.examples: dict[tuple[str, int], int] = {}
+        self.decisions: list[Decision] = []
+        self._temporary = TemporaryDirectory(prefix="fedddpm-") if upload_dir is None else None
+        self._folder = Path(self._temporary.name) if self._temporary else Path(str(upload_dir))
+        self._label_counts: dict[tuple[str, int], Tensor] = {}
+        self._losses: list[float] = []
+        self._sent = ArrayRecord()
+        self._auxiliary: Data | None = None
+
+    def configure_setup(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Sequence[Message]:
+        """Ask every node for a model of its own."""
+        self._sent = arrays
+        nodes = wait_for_nodes(
+            grid, minimum=self.min_uploads, expected=self.num_nodes, timeout=self.setup_timeout
+        )
+        content = RecordDict({ARRAYS: arrays, CONFIG: config})
+        return [Message(content, node, LOCAL_DIFFUSION, ttl=self.setup_timeout) for node in nodes]
+
+    def accept_upload(self, reply: Message) -> None:
+        """Validate one client's model and lay it on disk."""
+        check_trained(reply.content, {ARRAYS: self._sent})
+        key = site_name(reply), reply.metadata.src_node_id
+        counts = torch.zeros(0, dtype=torch.int64)
+        if self.num_classes:
+            counts = label_counts(reply.content, self.num_classes)
+        arrays = next(iter(reply.content.array_records.values()))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        save_file(arrays_to_state(arrays), self._file(key))
+        self.examples[key] = int(num_examples(reply.content))
+        self._label_counts[key] = counts
+
+    def finish_setup(self, arrays: ArrayRecord) -> tuple[ArrayRecord, MetricRecord]:
+        """Sample the auxiliary set and drop the uploads; the global model is still the initial one."""
+        self._auxiliary = self.sample_fn(self._local_models())
+        if self._temporary:
+            self._temporary.cleanup()
+        metrics = {"num-uploads": len(self.examples), "num-examples": sum(self.examples.values())}
+        return arrays, metric_record(metrics)
+
+    def correct(self, server_round: int, arrays: ArrayRecord, metrics: MetricRecord | None) -> ArrayRecord:
+        """Optimize the aggregate on the auxiliary set, if that is to be done now."""
+        loss = metrics.get(self.loss_key) if metrics is not None else None
+        loss = float(loss) if isinstance(loss, int | float) else None
+        if loss is not None:
+            self._losses.append(loss)
+        corrected = self._auxiliary is not None and self._is_due()
+        self.decisions.append(Decision(server_round, loss, corrected))
+        if not corrected:
+            return arrays
+        assert self._auxiliary is not None
+        state = self.correct_fn(arrays_to_state(arrays), self._auxiliary)
+        return require_finite(state_to_arrays(state), f"correction of round {server_round}")
+
+    def _is_due(self) -> bool:
+        if self.should_correct_fn is None:
+            return True
+        if sum(decision.corrected for decision in self.decisions) >= self.max_corrections:
+            return False
+        due = self.should_correct_fn(tuple(self._losses))
+        if due:
+            logger.info("learning has become slow: correcting on the auxiliary set")
+        return due
+
+    def _local_models(self) -> Iterator[LocalModel]:
+        # Sites in a fixed order: the auxiliary set must not depend on who replied first.
+        keys = sorted(self.examples)
+        shares = apportion([self.examples[key] for key in keys], self.auxiliary_size)
+        for key, share in zip(keys, shares, strict=True):
+            file = self._file(key)
+            yield LocalModel(key[0], load_file(file), share, self._label_counts[key])
+            file.unlink()
+
+    def _file(self, key: tuple[str, int]) -> Path:
+        # Named by the node: the site's name is what a client claims, and no safe file name.
+        return self._folder / f"{key[1]}.safetensors"

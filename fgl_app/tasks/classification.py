@@ -1,0 +1,98 @@
+"""Training an image classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fgl_app.algorithms.classification import TrainSettings, evaluate, train
+from fgl_app.algorithms.types import LabeledImages
+from fgl_app.config import RunConfig
+from fgl_app.data.types import ImageDataset
+from fgl_app.models.classifiers import build_classifier, save_classifier
+from fgl_app.tasks.task import Evaluation, LocalRound, Task
+
+
+class ClassificationTask(Task):
+    """Trains the config's classifier by SGD on cross-entropy."""
+
+    headline = "accuracy"
+    folder = "classifier"
+
+    def new_model(self) -> nn.Module:
+        """Return a classifier with the seeded initial weights."""
+        return new_classifier(self.config, self.class_names, self.channels).to(self.device)
+
+    def train(
+        self,
+        model: nn.Module,
+        examples: LabeledImages,
+        this: LocalRound,
+        generator: torch.Generator,
+        *,
+        callback: Callable[[int], None] | None = None,
+        on_gradients: Callable[[nn.Module], None] | None = None,
+    ) -> float:
+        """Train in place."""
+        settings = client_settings(self.config, epochs=this.epochs, proximal_mu=this.proximal_mu)
+        return train(model, examples, settings, generator, callback=callback, on_gradients=on_gradients)
+
+    def evaluate(self, model: nn.Module, data: ImageDataset, *, final: bool) -> Evaluation:
+        """Return accuracy and loss on the test split."""
+        accuracy, loss = evaluate(model, data.test)
+        return Evaluation({"accuracy": accuracy, "loss": loss})
+
+    def quality(self, metrics: dict[str, float]) -> float:
+        """Return the accuracy."""
+        return metrics["accuracy"]
+
+    def describe(self, metrics: dict[str, float]) -> str:
+        """Return accuracy and loss."""
+        return f"accuracy {100 * metrics['accuracy']:.1f} %, loss {metrics['loss']:.3f}"
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Save the classifier."""
+        save_classifier(model, folder, self.class_names)
+
+
+def new_classifier(config: RunConfig, class_names: tuple[str, ...], channels: int) -> nn.Module:
+    """Return the config's classifier with its seeded initial weights, on the CPU."""
+    return build_classifier(
+        config.classifier,
+        num_classes=len(class_names),
+        in_channels=channels,
+        image_size=config.image_size,
+        seed=config.seed,
+    )
+
+
+def client_settings(config: RunConfig, *, epochs: int, proximal_mu: float = 0.0) -> TrainSettings:
+    """Return the settings of training on private examples."""
+    return TrainSettings(
+        epochs=epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        augmentation=config.augmentation,
+        proximal_mu=proximal_mu,
+    )
+
+
+def synthetic_settings(config: RunConfig) -> TrainSettings:
+    """Return the settings of training on a synthetic set alone."""
+    return replace(
+        client_settings(config, epochs=config.synthetic_epochs),
+        learning_rate=config.synthetic_learning_rate,
+        schedule="one-cycle",
+    )
+
+
+def server_settings(config: RunConfig) -> TrainSettings:
+    """Return the settings of fine-tuning on the synthetic set after an aggregate."""
+    settings = client_settings(config, epochs=config.server_epochs)
+    return replace(settings, learning_rate=config.server_learning_rate)

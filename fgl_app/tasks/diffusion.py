@@ -1,0 +1,203 @@
+"""Training a diffusion model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from fgl_app.algorithms.classification import evaluate as evaluate_classifier
+from fgl_app.algorithms.classification import train as train_classifier
+from fgl_app.algorithms.diffusion import DiffusionSettings, Process, sample, train_diffusion
+from fgl_app.algorithms.image_space import ImageSpace
+from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.types import LabeledImages, LabeledLatents
+from fgl_app.data.sources import match_channels, resize_images
+from fgl_app.data.types import ImageDataset
+from fgl_app.metrics.generated_images import fidelity
+from fgl_app.models.devices import resolve_precision
+from fgl_app.models.extractors import Extractor, load_extractor
+from fgl_app.models.image_pipeline import save_image_pipeline
+from fgl_app.models.pipelines import autoencoder_factor, load_autoencoder
+from fgl_app.models.unets import build_unet
+from fgl_app.tasks.classification import new_classifier, synthetic_settings
+from fgl_app.tasks.task import Evaluation, LocalRound, Task
+
+
+class DiffusionTask(Task):
+    """Trains the config's U-Net, class-conditional or not, in pixels or latents."""
+
+    headline = "frechet_distance"
+    folder = "diffusion"
+    _reference_features: Tensor | None = None
+
+    @cached_property
+    def space(self) -> ImageSpace:
+        """Where diffusion happens."""
+        if self.config.diffusion_space == "pixel":
+            return ImageSpace(None)
+        return ImageSpace(load_autoencoder(self.config.generator, self.device))
+
+    @property
+    def process(self) -> Process:
+        """What is diffused how."""
+        return Process(self.config.prediction_type, self.config.noise_schedule)
+
+    def new_model(self) -> UNet2DModel:
+        """Return a U-Net with the seeded initial weights."""
+        vae, side = self.space.vae, self.config.image_size
+        if vae is not None:
+            side //= autoencoder_factor(self.config.generator)
+        unet = build_unet(
+            self.config.unet,
+            channels=self.channels if vae is None else vae.config.latent_channels,
+            side=side,
+            num_classes=len(self.class_names) if self.config.class_conditional else 0,
+            seed=self.config.seed,
+        )
+        return unet.to(self.device)
+
+    def encode(self, examples: LabeledImages) -> LabeledLatents:
+        """Return images as the U-Net sees them."""
+        return _encode(self.space, examples)
+
+    def train(
+        self,
+        model: nn.Module,
+        examples: LabeledImages,
+        this: LocalRound,
+        generator: torch.Generator,
+        *,
+        callback: Callable[[int], None] | None = None,
+        on_gradients: Callable[[nn.Module], None] | None = None,
+    ) -> float:
+        """Train in place."""
+        assert isinstance(model, UNet2DModel)
+        rate = self.config.learning_rate * self.round_factor(this.number)
+        settings = replace(self.settings(this.epochs, rate), proximal_mu=this.proximal_mu)
+        return train_diffusion(
+            model, self.encode(examples), settings, generator, callback=callback, on_gradients=on_gradients
+        )
+
+    def pretrain(self, model: UNet2DModel, examples: LabeledImages, generator: torch.Generator) -> float:
+        """Train a client's own model for the set-up of FedDDPM, in place; return the mean loss."""
+        config = self.config
+        settings = replace(
+            self.settings(config.local_pretrain_epochs, config.learning_rate),
+            min_steps=config.local_pretrain_min_steps,
+            schedule="cosine",
+        )
+        return train_diffusion(model, self.encode(examples), settings, generator)
+
+    def settings(self, epochs: int, learning_rate: float) -> DiffusionSettings:
+        """Return the settings of training for some epochs."""
+        return DiffusionSettings(
+            epochs=epochs,
+            batch_size=self.config.batch_size,
+            learning_rate=learning_rate,
+            ema_decay=self.config.ema_decay,
+            process=self.process,
+            precision=resolve_precision(self.config.mixed_precision, self.device),
+        )
+
+    def round_factor(self, number: int) -> float:
+        """Return what a step size is multiplied with in the inner strategy's round ``number``, from 1."""
+        rounds = self.config.num_server_rounds - (self.config.method != "diffusion")
+        if not self.config.round_decay or rounds < 2:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (number - 1) / rounds))
+
+    def sample(
+        self,
+        model: UNet2DModel,
+        labels: Tensor,
+        noise: Sequence[torch.Generator],
+        callback: Callable[[int], None] | None = None,
+    ) -> LabeledLatents:
+        """Draw a sample for each label (int64, shape (N,)) and noise stream."""
+        return sample(
+            model,
+            self.process.sampler(self.config.sampler),
+            labels,
+            noise,
+            num_inference_steps=self.config.sampling_steps,
+            batch_size=self.config.synthesis_batch_size,
+            callback=callback,
+        )
+
+    def evaluate(self, model: nn.Module, data: ImageDataset, *, final: bool) -> Evaluation:
+        """Compare samples with the training split, in the features of the config's extractor.
+
+        The samples come from the same noise, whatever method, round or seed is evaluated, and from all
+        classes alike. The final evaluation adds the test accuracy of a classifier trained on them alone.
+        """
+        assert isinstance(model, UNet2DModel)
+        number = self.config.metric_samples
+        labels = torch.arange(number) % len(self.class_names)
+        noise = [seeded("evaluation", i) for i in range(number)]
+        samples = match_channels(self.space.decode(self.sample(model, labels, noise)), self.channels)
+        features, classes = self._features(samples)
+        metrics = asdict(fidelity(self._reference(data), features))
+        if self.config.class_conditional and classes is not None:
+            metrics["label_agreement"] = float((classes == labels).float().mean())
+        if self.config.class_conditional and final:
+            classifier = new_classifier(self.config, self.class_names, self.channels).to(self.device)
+            train_classifier(
+                classifier, samples, synthetic_settings(self.config), seeded("downstream", self.config.seed)
+            )
+            metrics["downstream_accuracy"] = evaluate_classifier(classifier, data.test)[0]
+        return Evaluation(metrics, samples)
+
+    @property
+    def protocol(self) -> dict[str, str | int]:
+        """Name what Frechet distances are measured in and against."""
+        return {
+            "feature_extractor": self._extractor.name,
+            "metric_samples": self.config.metric_samples,
+            "reference": f"{self.config.dataset}, training split",
+        }
+
+    def quality(self, metrics: dict[str, float]) -> float:
+        """Return the Frechet distance with its sign turned."""
+        return -metrics["frechet_distance"]
+
+    def describe(self, metrics: dict[str, float]) -> str:
+        """Return the Frechet distance and what else is known."""
+        text = f"Frechet distance {metrics['frechet_distance']:.2f}"
+        if "label_agreement" in metrics:
+            text += f", label agreement {100 * metrics['label_agreement']:.1f} %"
+        return text
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Save the model as a pipeline."""
+        assert isinstance(model, UNet2DModel)
+        sampler = self.process.sampler(self.config.sampler)
+        save_image_pipeline(model, self.space, sampler, self.class_names, folder)
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        return load_extractor(self.config.feature_extractor, self.config.dataset, self.device)
+
+    def _reference(self, data: ImageDataset) -> Tensor:
+        if self._reference_features is None:
+            # Precision and recall look at as many as there are samples: of all classes, not the first ones.
+            order = torch.randperm(len(data.train), generator=seeded("reference"))
+            self._reference_features = self._features(data.train.select(order))[0]
+        return self._reference_features
+
+    def _features(self, data: LabeledImages) -> tuple[Tensor, Tensor | None]:
+        size = self._extractor.image_size or self.config.image_size
+        return self._extractor(resize_images(data, size).images)
+
+
+@lru_cache(maxsize=8)
+def _encode(space: ImageSpace, examples: LabeledImages) -> LabeledLatents:
+    # Kept: a client encodes the same examples in every round, which can take longer than training on them.
+    channels = examples.images.shape[1] if space.vae is None else space.vae.config.in_channels
+    return space.encode(match_channels(examples, channels))

@@ -1,0 +1,114 @@
+"""The one shape of everything that is trained here, on clients as on the server."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fgl_app.algorithms.types import LabeledImages
+from fgl_app.config import RunConfig
+from fgl_app.data.types import ImageDataset
+from fgl_app.models.devices import resolve_device
+
+
+@dataclass(frozen=True)
+class LocalRound:
+    """What a client is told about a round of training.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over its examples.
+    number : int, default 1
+        The inner strategy's round, from 1.
+    proximal_mu : float, default 0.0
+        FedProx's mu.
+    """
+
+    epochs: int
+    number: int = 1
+    proximal_mu: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's evaluation.
+
+    Parameters
+    ----------
+    metrics : dict[str, float]
+        By name; these go into the summary.
+    samples : LabeledImages or None, default None
+        Images it made, if it makes images, from the same noise in every round.
+    """
+
+    metrics: dict[str, float]
+    samples: LabeledImages | None = None
+
+
+class Task(ABC):
+    """Trains a kind of model.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The validated config.
+    class_names : tuple[str, ...]
+        Name of each class.
+    channels : int
+        Of the data set's images.
+    """
+
+    headline: str
+    """The metric that tells how good a model is."""
+    folder: str
+    """Name of the folder that a trained model is saved to."""
+
+    def __init__(self, config: RunConfig, class_names: tuple[str, ...], channels: int) -> None:
+        self.config = config
+        self.class_names = class_names
+        self.channels = channels
+        self.device = resolve_device(config.device)
+
+    @abstractmethod
+    def new_model(self) -> nn.Module:
+        """Return a model with the seeded initial weights, on the config's device."""
+
+    @abstractmethod
+    def train(
+        self,
+        model: nn.Module,
+        examples: LabeledImages,
+        this: LocalRound,
+        generator: torch.Generator,
+        *,
+        callback: Callable[[int], None] | None = None,
+        on_gradients: Callable[[nn.Module], None] | None = None,
+    ) -> float:
+        """Train in place as a client does in a round; return the mean training loss."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, data: ImageDataset, *, final: bool) -> Evaluation:
+        """Evaluate a model; ``final`` adds what is too dear for every round."""
+
+    @property
+    def protocol(self) -> dict[str, str | int]:
+        """What the summary tells about how models are evaluated."""
+        return {}
+
+    @abstractmethod
+    def quality(self, metrics: dict[str, float]) -> float:
+        """Return a number that is higher for the better of two models."""
+
+    @abstractmethod
+    def describe(self, metrics: dict[str, float]) -> str:
+        """Return an evaluation as a piece of a sentence."""
+
+    @abstractmethod
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Save a trained model in its ecosystem's format."""
