@@ -26,6 +26,7 @@ SPLITS = {
     "iid": ["partitioning=iid"],
 }
 TRAINING_IMAGES = 4000
+PROTOCOL = ["metric-samples=2000", "evaluate-every=1000"]
 COLUMNS = (
     *(
         "what",
@@ -69,12 +70,12 @@ def experiments() -> dict[str, list[str]]:
 
 
 ABLATION = {
-    "auxiliary-size-250": [*FEDDDPM, "auxiliary-size=250"],
+    "auxiliary-size-500": [*FEDDDPM, "auxiliary-size=500"],
     "auxiliary-size-4000": [*FEDDDPM, "auxiliary-size=4000"],
-    "server-epochs-half": [*FEDDDPM],
-    "server-epochs-double": [*FEDDDPM],
+    "server-epochs-1": [*FEDDDPM, "server-epochs=1"],
+    "server-epochs-6": [*FEDDDPM, "server-epochs=6"],
     "threshold-0.02": ["method=fedddpm-plus", "correction-threshold=0.02"],
-    "threshold-0.10": ["method=fedddpm-plus", "correction-threshold=0.1"],
+    "threshold-0.08": ["method=fedddpm-plus", "correction-threshold=0.08"],
 }
 
 
@@ -121,7 +122,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for split in options.splits:
             for name in names:
-                arguments = [f"seed={seed}", "evaluate-every=1000", *SPLITS[split], *table[name]]
+                arguments = [f"seed={seed}", *PROTOCOL, *SPLITS[split], *table[name]]
                 folder = run(f"{name}-{split}-seed{seed}", arguments, out)
                 runs.setdefault((split, name), []).append(summary(folder))
     for split in options.splits:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fgl_app.algorithms.descent import descend, snapshot
+from fgl_app.algorithms.threads import fitting_threads
 from fgl_app.algorithms.types import LabeledLatents
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def train_diffusion(
 
     unet.train()
     # Dropout draws from the global stream.
-    with torch.random.fork_rng():
+    with fitting_threads(unet), torch.random.fork_rng():
         torch.manual_seed(generator.initial_seed())
         loss = descend(
             unet,

@@ -56,7 +56,7 @@ METHOD_DEFAULTS: dict[str, dict[str, float]] = {
     "batch_size": _each(64, 64, 32, 32, 32),
     "learning_rate": _each(0.02, 0.02, 0.002, 0.002, 0.002),
     "server_epochs": _each(0, 0, 0, 3, 20),
-    "server_learning_rate": _each(0.01, 0.01, 0.001, 0.001, 0.001),
+    "server_learning_rate": _each(0.01, 0.01, 0.002, 0.002, 0.002),
 }
 
 

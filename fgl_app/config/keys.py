@@ -144,13 +144,13 @@ class RunConfig(BaseModel):
     ema_decay: float = Field(0.995, ge=0, lt=1, description="decay of the average of weights; 0 is none")
     round_decay: bool = Field(True, description="let step sizes fall over the rounds, as a cosine")
     sampler: Sampler = Field("ddim", description="how images are drawn from a diffusion model")
-    sampling_steps: int = Field(15, ge=1, le=1000, description="its denoising steps")
+    sampling_steps: int = Field(10, ge=1, le=1000, description="its denoising steps")
     local_pretrain_epochs: int = Field(20, ge=1, description="epochs of a client's own model in the set-up")
     local_pretrain_min_steps: int = Field(500, ge=0, description="steps of that training at least")
-    auxiliary_size: int = Field(1000, ge=1, description="images sampled from the clients' own models")
+    auxiliary_size: int = Field(2000, ge=1, description="images sampled from the clients' own models")
     correction_window: int = Field(3, ge=1, description="rounds over which fedddpm-plus looks back")
     correction_smoothing: float = Field(0.3, ge=0, lt=1, description="weight of past losses in its mean")
-    correction_threshold: float = Field(0.05, description="fall of the loss a round below which it corrects")
+    correction_threshold: float = Field(0.04, description="fall of the loss a round below which it corrects")
     max_corrections: int = Field(1, ge=0, description="corrections of fedddpm-plus at most")
     feature_extractor: str = Field(
         "auto",
@@ -158,7 +158,7 @@ class RunConfig(BaseModel):
         description="what Frechet distances are measured in: `auto` (the data set's own), `inception`, or a "
         "run's folder `classifier`",
     )
-    metric_samples: int = Field(2000, ge=10, description="generated images of an evaluation")
+    metric_samples: int = Field(1000, ge=10, description="generated images of an evaluation")
     evaluate_every: int = Field(1, ge=1, description="rounds between evaluations; the last has one")
     mixed_precision: Precision = Field("auto", description="`auto`: bf16 on CUDA, else none")
     client_state_dir: str = Field(

@@ -103,7 +103,7 @@ def _corrector(session: Session, task: DiffusionTask) -> Callable[[State, Labele
         settings = task.settings(
             config.server_epochs, config.server_learning_rate * task.round_factor(done + 1)
         )
-        total = settings.steps(len(auxiliary)) * config.batch_size
+        total = config.server_epochs * len(auxiliary)
         with (
             session.directory.phase("corrections"),
             track(total, f"correction {done + 1}", "images") as progress,

@@ -128,6 +128,7 @@ class Session:
             [f"round {number}" for number in self._samples],
             self.directory.path / "samples_by_round.png",
             title="Samples from the same noise",
+            rows="rounds",
         )
 
     def plot_images(self, images: LabeledImages, name: str, title: str) -> None:

@@ -110,6 +110,7 @@ def plot_image_grid(
     *,
     per_class: int = 10,
     title: str = "Synthetic images",
+    rows: str = "classes",
 ) -> None:
     """Draw a row of images for each class, taken evenly from all of its images.
 
@@ -127,6 +128,8 @@ def plot_image_grid(
         Images in a row, at most.
     title : str, default "Synthetic images"
         Heading of the picture.
+    rows : str, default "classes"
+        What the subtitle calls them.
     """
     chosen = np.unique(np.linspace(0, len(class_names) - 1, min(20, len(class_names))).round().astype(int))
     longest_row = int(np.bincount(labels, minlength=len(class_names))[chosen].max())
@@ -138,7 +141,7 @@ def plot_image_grid(
     # A row of few images is left short, not blown up.
     dpi = max(canvas.shape[1] / (WIDTH - margin - 0.1), canvas.shape[1] / columns / 0.7)
     height = TITLE_HEIGHT + canvas.shape[0] / dpi + 0.1
-    subtitle = f"{len(images):,} images of {len(class_names)} classes"
+    subtitle = f"{len(images):,} images of {len(class_names)} {rows}"
     if len(chosen) < len(class_names):
         subtitle += f", {len(chosen)} of them shown"
     with picture(path, height, title, subtitle, dpi=dpi) as figure:

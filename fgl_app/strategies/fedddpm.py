@@ -110,7 +110,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         None corrects after every aggregate.
     max_corrections : int, default 1
         Corrections at most, when ``should_correct_fn`` is given.
-    auxiliary_size : int, default 1000
+    auxiliary_size : int, default 2000
         Images in the auxiliary set.
     num_classes : int, default 0
         Above 0 uploads must tell their examples of each class, as the metric "label-counts".
@@ -142,7 +142,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         correct_fn: Callable[[State, Data], State],
         should_correct_fn: Callable[[Sequence[float]], bool] | None = None,
         max_corrections: int = 1,
-        auxiliary_size: int = 1000,
+        auxiliary_size: int = 2000,
         num_classes: int = 0,
         loss_key: str = "train-loss",
         upload_dir: Path | None = None,

@@ -129,6 +129,7 @@ class SetupRoundStrategy(Strategy, ABC):
             try:
                 self.accept_upload(reply)
                 accepted += 1
+                logger.info("%s: upload %d of %d, from %s", PHASE, accepted, len(requests), site_name(reply))
             except UploadError as error:
                 self._leave_out(self.rejected, Incident(str(node), PHASE, str(error), site_name(reply)))
         for node in sorted(silent):

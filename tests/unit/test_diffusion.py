@@ -18,6 +18,7 @@ from fgl_app.algorithms.diffusion import (
 )
 from fgl_app.algorithms.image_space import ImageSpace
 from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.threads import fitting_threads
 from fgl_app.algorithms.types import LabeledImages, LabeledLatents
 from fgl_app.models.pipelines import load_autoencoder
 
@@ -192,6 +193,25 @@ def test_an_unconditional_model_ignores_labels(data):
         for label in (0, 2)
     ]
     assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm++", "ddpm"])
+def test_few_steps_begin_at_pure_noise(name):
+    scheduler = PROCESS.sampler(name)
+    scheduler.set_timesteps(10)
+    assert int(scheduler.timesteps[0]) == 999
+
+
+@pytest.mark.parametrize(("width", "within"), [(10, 1), (2000, 3)])
+def test_a_small_model_trains_with_one_thread(width, within):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with fitting_threads(torch.nn.Linear(width, width)):
+            assert torch.get_num_threads() == within
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_pixels_come_back_exactly():
