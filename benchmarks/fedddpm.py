@@ -11,21 +11,23 @@ again.
 from __future__ import annotations
 
 import argparse
+from math import ceil
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from benchmarks.tables import run, spread, summary
 from fgl_app.config import parse_config
+from fgl_app.data.partitions import partition
 
 DIFFUSION = ["method=diffusion"]
 FEDDDPM = ["method=fedddpm"]
-SPLITS = {
-    "0.01": ["dirichlet-alpha=0.01"],
-    "0.5": ["dirichlet-alpha=0.5"],
-    "iid": ["partitioning=iid"],
+SPLITS: dict[str, dict[str, str | float]] = {
+    "0.01": {"dirichlet-alpha": 0.01},
+    "0.5": {"dirichlet-alpha": 0.5},
+    "iid": {"partitioning": "iid"},
 }
-TRAINING_IMAGES = 4000
+CLIENTS = 5
 PROTOCOL = ["metric-samples=2000", "evaluate-every=1000"]
 COLUMNS = (
     *(
@@ -40,28 +42,31 @@ COLUMNS = (
 )
 
 
-def equal_compute_rounds() -> int:
-    """Return how many rounds of FedAvg pass as many images through training as FedDDPM does in all.
+def equal_compute_rounds(split: str, seed: int) -> int:
+    """Return the first number of rounds of FedAvg that takes as many training steps as FedDDPM in all.
 
-    Pre-training, rounds and corrections count alike; the steps that small clients take beyond their epochs
-    and the sampling of the auxiliary set are left out, a few per cent.
+    Pre-training, rounds and corrections count alike; sampling the auxiliary set, a few seconds, is left out.
     """
-    config = parse_config({"method": "fedddpm"})
+    config = parse_config({"method": "fedddpm", "seed": seed, **SPLITS[split]})
     rounds = config.num_server_rounds - 1
-    a_round = config.local_epochs * TRAINING_IMAGES
-    corrections = rounds * config.server_epochs * config.auxiliary_size
-    total = config.local_pretrain_epochs * TRAINING_IMAGES + rounds * a_round + corrections
-    return -(-total // a_round)
+    epochs = [ceil(len(part) / config.batch_size) for part in partition(config, CLIENTS)]
+    pretraining = sum(
+        steps * max(config.local_pretrain_epochs, ceil(config.local_pretrain_min_steps / steps))
+        for steps in epochs
+    )
+    a_round = config.local_epochs * sum(epochs)
+    a_correction = config.server_epochs * ceil(config.auxiliary_size / config.batch_size)
+    return ceil((pretraining + rounds * (a_round + a_correction)) / a_round)
 
 
-def experiments() -> dict[str, list[str]]:
+def experiments(split: str, seed: int) -> dict[str, list[str]]:
     """Return the rows of the main table: name to config values."""
     return {
         "fedavg": DIFFUSION,
         "fedddpm": FEDDDPM,
         "fedddpm-plus": ["method=fedddpm-plus"],
         "auxiliary-only": [*FEDDDPM, "inner-strategy=auxiliary-only"],
-        "fedavg-equal-compute": [*DIFFUSION, f"num-server-rounds={equal_compute_rounds()}"],
+        "fedavg-equal-compute": [*DIFFUSION, f"num-server-rounds={equal_compute_rounds(split, seed)}"],
         "fedprox": [*DIFFUSION, "inner-strategy=fedprox"],
         "scaffold": [*DIFFUSION, "inner-strategy=scaffold"],
         "centralized": [*DIFFUSION, "inner-strategy=centralized"],
@@ -115,14 +120,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="rows to run; all by default")
     parser.add_argument("--ablation", action="store_true", help="the ablation's rows, not the main table's")
     options = parser.parse_args()
-    out, table = options.out.absolute(), ABLATION if options.ablation else experiments()
-    names = options.only or list(table)
+    out = options.out.absolute()
+    names = options.only or list(ABLATION if options.ablation else experiments("iid", 0))
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     # All rows of a seed before the next seed: stopped early, the table is thinner and not shorter.
     for seed in range(options.seeds):
         for split in options.splits:
+            table = ABLATION if options.ablation else experiments(split, seed)
+            values = [f"{key}={value}" for key, value in SPLITS[split].items()]
             for name in names:
-                arguments = [f"seed={seed}", *PROTOCOL, *SPLITS[split], *table[name]]
+                arguments = [f"seed={seed}", *PROTOCOL, *values, *table[name]]
                 folder = run(f"{name}-{split}-seed{seed}", arguments, out)
                 runs.setdefault((split, name), []).append(summary(folder))
     for split in options.splits:
