@@ -16,6 +16,7 @@ from fgl_app.records import (
     ARRAYS,
     CONFIG,
     CONTROL,
+    CONTROL_ROUND,
     EMBEDDINGS,
     LABEL_COUNTS,
     METRICS,
@@ -32,17 +33,11 @@ from fgl_app.records import (
 if TYPE_CHECKING:
     import torch
 
+    from fgl_app.algorithms.types import LabeledImages
+
 app = ClientApp()
 
 CAPTION_SIZE = 32
-
-
-def _site(context: Context) -> tuple[RunConfig, int, int]:
-    config = parse_config(context.run_config)
-    missing = {"partition-id", "num-partitions"} - context.node_config.keys()
-    if missing:
-        raise ValueError(f"this SuperNode needs --node-config with {' and '.join(sorted(missing))}")
-    return config, int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
 
 
 @app.query("embed")
@@ -52,13 +47,11 @@ def embed(message: Message, context: Context) -> Message:
 
     from fgl_app.algorithms.embedding import embed_prompts
     from fgl_app.algorithms.prompts import class_prompts, instance_prompts
-    from fgl_app.data.partitions import load_client_data
     from fgl_app.data.sources import resize_images
     from fgl_app.models.devices import resolve_device
     from fgl_app.models.pipelines import load_text_encoder
 
-    config, partition_id, num_partitions = _site(context)
-    data, class_names = load_client_data(config, partition_id, num_partitions)
+    config, partition_id, data, class_names = _private_data(context)
     labels = data.labels.tolist()
     if config.prompts == "instance":
         from fgl_app.algorithms.strokes import measure_strokes, stroke_captions
@@ -87,36 +80,38 @@ def train(message: Message, context: Context) -> Message:
     from fgl_app.algorithms.randomness import seeded
     from fgl_app.algorithms.scaffold import GradientControl
     from fgl_app.client_state import load_control, save_control
-    from fgl_app.data.partitions import load_client_data
     from fgl_app.tasks import make_task
     from fgl_app.tasks.task import LocalRound
 
-    config, partition_id, num_partitions = _site(context)
-    data, class_names = load_client_data(config, partition_id, num_partitions)
+    config, partition_id, data, class_names = _private_data(context)
     task = make_task(config, class_names, data.images.shape[1])
     model = task.new_model()
     load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
     request = message.content.config_records[CONFIG]
-    this = LocalRound(
-        epochs=cast(int, request["epochs"]),
-        number=cast(int, request["server-round"]),
-        proximal_mu=cast(float, request.get("proximal-mu", 0.0)),
-    )
+    number = cast(int, request["server-round"])
     control = None
     if CONTROL in message.content.array_records:
-        own = load_control(config, context.run_id, partition_id)
+        own = load_control(config, context.run_id, partition_id, cast(int, request[CONTROL_ROUND]))
         control = GradientControl(arrays_to_state(message.content.array_records[CONTROL]), own)
-    loss = task.train(
-        model,
-        data,
-        this,
-        seeded("client", config.seed, this.number, partition_id),
-        on_gradients=control.on_gradients if control else None,
-    )
+    # More than one round without an exchange between them when each client trains alone.
+    rounds = range(number, number + cast(int, request.get("rounds", 1)))
+    for number in rounds:
+        this = LocalRound(
+            epochs=cast(int, request["epochs"]),
+            number=number,
+            proximal_mu=cast(float, request.get("proximal-mu", 0.0)),
+        )
+        loss = task.train(
+            model,
+            data,
+            this,
+            seeded("client", config.seed, number, partition_id),
+            on_gradients=control.on_gradients if control else None,
+        )
     content = _trained(model, {NUM_EXAMPLES: len(data), "train-loss": loss}, partition_id)
     if control:
         new, change = control.finish()
-        save_control(config, context.run_id, partition_id, new)
+        save_control(config, context.run_id, partition_id, number, new)
         content[CONTROL] = state_to_arrays(change)
     return Message(content, reply_to=message)
 
@@ -127,11 +122,9 @@ def train_local_diffusion(message: Message, context: Context) -> Message:
     import torch
 
     from fgl_app.algorithms.randomness import seeded
-    from fgl_app.data.partitions import load_client_data
     from fgl_app.tasks.diffusion import DiffusionTask
 
-    config, partition_id, num_partitions = _site(context)
-    data, class_names = load_client_data(config, partition_id, num_partitions)
+    config, partition_id, data, class_names = _private_data(context)
     task = DiffusionTask(config, class_names, data.images.shape[1])
     model = task.new_model()
     load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
@@ -140,6 +133,18 @@ def train_local_diffusion(message: Message, context: Context) -> Message:
     if config.class_conditional:
         metrics[LABEL_COUNTS] = torch.bincount(data.labels, minlength=len(class_names)).tolist()
     return Message(_trained(model, metrics, partition_id), reply_to=message)
+
+
+def _private_data(context: Context) -> tuple[RunConfig, int, LabeledImages, tuple[str, ...]]:
+    from fgl_app.data.partitions import load_client_data
+
+    config = parse_config(context.run_config)
+    missing = {"partition-id", "num-partitions"} - context.node_config.keys()
+    if missing:
+        raise ValueError(f"this SuperNode needs --node-config with {' and '.join(sorted(missing))}")
+    partition_id = int(context.node_config["partition-id"])
+    data, class_names = load_client_data(config, partition_id, int(context.node_config["num-partitions"]))
+    return config, partition_id, data, class_names
 
 
 def _trained(

@@ -11,19 +11,59 @@ from torch import Tensor
 from fgl_app.config import RunConfig
 
 
-def load_control(config: RunConfig, run_id: int, partition_id: int) -> dict[str, Tensor] | None:
-    """Return SCAFFOLD's variate c_i of the last round; None in the first."""
-    file = _folder(config, run_id, partition_id) / "control.safetensors"
-    return load_file(file) if file.is_file() else None
+def load_control(
+    config: RunConfig, run_id: int, partition_id: int, accepted: int
+) -> dict[str, Tensor] | None:
+    """Return SCAFFOLD's variate c_i; those of other rounds are deleted.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Says where it is.
+    run_id : int
+        Flower's run.
+    partition_id : int
+        The client.
+    accepted : int
+        The last round whose change of c_i the server has taken; 0 is none.
+
+    Returns
+    -------
+    dict[str, Tensor] or None
+        None when no change was taken yet, which means zero.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the variate of that round is not there: to go on from zero would bias the server's for good.
+    """
+    folder = _folder(config, run_id, partition_id)
+    for file in folder.glob("control-*.safetensors"):
+        if file != _file(folder, accepted):
+            file.unlink()
+    if not accepted:
+        return None
+    if not _file(folder, accepted).is_file():
+        raise FileNotFoundError(
+            f"this client's SCAFFOLD state of round {accepted} is not in {folder}; "
+            "keep client-state-dir over restarts"
+        )
+    return load_file(_file(folder, accepted))
 
 
-def save_control(config: RunConfig, run_id: int, partition_id: int, control: dict[str, Tensor]) -> None:
-    """Keep SCAFFOLD's variate c_i for the next round."""
+def save_control(
+    config: RunConfig, run_id: int, partition_id: int, server_round: int, control: dict[str, Tensor]
+) -> None:
+    """Keep SCAFFOLD's variate c_i of a round beside the one before: the server may not take the new one."""
     folder = _folder(config, run_id, partition_id)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".control.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in control.items()}, partial)
-    partial.replace(folder / "control.safetensors")
+    partial.replace(_file(folder, server_round))
+
+
+def _file(folder: Path, server_round: int) -> Path:
+    return folder / f"control-{server_round}.safetensors"
 
 
 def _folder(config: RunConfig, run_id: int, partition_id: int) -> Path:

@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from torch import nn
 
 from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.types import State
 from fgl_app.data.partitions import partition
 from fgl_app.methods.session import Session
 from fgl_app.progress import log, track
@@ -22,8 +23,10 @@ from fgl_app.records import (
     site_name,
     state_to_arrays,
 )
-from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, pull_each
+from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, pull_each, silent_nodes
 from fgl_app.tasks.task import Evaluation, LocalRound
+
+PHASE = "local training"
 
 
 def run_centralized(session: Session) -> nn.Module:
@@ -48,48 +51,59 @@ def run_centralized(session: Session) -> nn.Module:
 
 
 def run_local_only(session: Session) -> nn.Module:
-    """Let each client train alone for the whole budget of epochs; report the mean over clients.
+    """Let each client train alone, for all rounds; report the mean over clients.
 
     The returned model is the best client's.
     """
-    config = session.config
-    results, models = _train_alone(session)
-    if len(results) < config.min_nodes:
-        incidents = [*session.failures, *session.rejected]
-        raise TooFewRepliesError(explain("local training", len(results), config.min_nodes, incidents))
-    headline = session.task.headline
-    session.outcome[f"client_{headline}"] = {
-        site: results[site, node][headline] for site, node in sorted(results)
+    config, task = session.config, session.task
+    states = _train_alone(session)
+    results: dict[tuple[str, int], dict[str, float]] = {}
+    best = max_quality = None
+    # In the order of sites: that decides between equals, not who replied first.
+    for key in sorted(states):
+        model = session.model_of(states.pop(key))
+        with session.directory.phase("evaluation"):
+            metrics = results[key] = task.evaluate(model, session.dataset, final=True).metrics
+        log.info("client %s alone: %s", key[0], task.describe(metrics))
+        if max_quality is None or task.quality(metrics) > max_quality:
+            best, max_quality = model, task.quality(metrics)
+    assert best is not None
+    session.outcome[f"client_{task.headline}"] = {
+        site: metrics[task.headline] for (site, _), metrics in results.items()
     }
     names = next(iter(results.values()))
     averages = {name: mean(metrics[name] for metrics in results.values()) for name in names}
     session.log_round(config.num_server_rounds, Evaluation(averages))
-    # The site decides between equals, not who replied first.
-    return models[max(results, key=lambda key: (session.task.quality(results[key]), key))]
+    return best
 
 
-def _train_alone(
-    session: Session,
-) -> tuple[dict[tuple[str, int], dict[str, float]], dict[tuple[str, int], nn.Module]]:
+def _train_alone(session: Session) -> dict[tuple[str, int], State]:
+    """Return each client's weights after all rounds, by site name and node id."""
     config = session.config
     arrays = state_to_arrays(session.task.new_model().state_dict())
-    budget = config.local_epochs * config.num_server_rounds
-    content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({"epochs": budget, "server-round": 1})})
+    told = ConfigRecord(
+        {"epochs": config.local_epochs, "server-round": 1, "rounds": config.num_server_rounds}
+    )
+    content = RecordDict({ARRAYS: arrays, CONFIG: told})
     requests = [Message(content, node, MessageType.TRAIN) for node in session.nodes]
-    results: dict[tuple[str, int], dict[str, float]] = {}
-    models: dict[tuple[str, int], nn.Module] = {}
-    with session.directory.phase("local training"):
+    states: dict[tuple[str, int], State] = {}
+    heard: set[int] = set()
+    with session.directory.phase(PHASE):
         for node, reply in pull_each(session.grid, requests, timeout=config.node_timeout):
+            heard.add(node)
             if reply.has_error():
-                session.failures.append(Incident.of_error(str(node), "train", reply))
+                session.failures.append(Incident.of_error(str(node), PHASE, reply))
                 continue
             try:
                 check_trained(reply.content, {ARRAYS: arrays})
             except UploadError as error:
-                session.rejected.append(Incident(str(node), "train", str(error), site_name(reply)))
+                session.rejected.append(Incident(str(node), PHASE, str(error), site_name(reply)))
                 continue
-            key = site_name(reply), node
-            models[key] = session.model_of(arrays_to_state(next(iter(reply.content.array_records.values()))))
-            results[key] = session.task.evaluate(models[key], session.dataset, final=True).metrics
-            log.info("client %s alone: %s", key[0], session.task.describe(results[key]))
-    return results, models
+            received = next(iter(reply.content.array_records.values()))
+            states[site_name(reply), node] = arrays_to_state(received)
+            log.info("%s: client %d of %d is done", PHASE, len(states), len(requests))
+    session.failures += silent_nodes(PHASE, requests, heard, config.node_timeout)
+    if len(states) < config.min_nodes:
+        incidents = [*session.failures, *session.rejected]
+        raise TooFewRepliesError(explain(PHASE, len(states), config.min_nodes, incidents))
+    return states

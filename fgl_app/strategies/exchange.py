@@ -139,6 +139,14 @@ def pull_each(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Ite
             time.sleep(POLL_SECONDS)
 
 
+def silent_nodes(
+    phase: str, messages: Sequence[Message], heard: Iterable[int], timeout: float
+) -> list[Incident]:
+    """Return an incident for each node that was asked and not heard within ``timeout`` seconds."""
+    silent = {message.metadata.dst_node_id for message in messages} - set(heard)
+    return [Incident(str(node), phase, f"no reply within {timeout:g} s") for node in sorted(silent)]
+
+
 def explain(phase: str, good: int, needed: int, incidents: Iterable[Incident]) -> str:
     """Return the sentence of a phase that got too few good replies."""
     reasons = "; ".join(f"{i.who}: {i.reason}" for i in incidents) or "no node replied"

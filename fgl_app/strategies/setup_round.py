@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fgl_app.records import UploadError, site_name
-from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, pull_each
+from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, pull_each, silent_nodes
 
 logger = logging.getLogger("fgl")
 
@@ -119,10 +119,10 @@ class SetupRoundStrategy(Strategy, ABC):
         self.strategy.summary()
 
     def _collect(self, requests: Sequence[Message], grid: Grid) -> None:
-        silent = {message.metadata.dst_node_id for message in requests}
+        heard: set[int] = set()
         accepted = 0
         for node, reply in pull_each(grid, requests, timeout=self.setup_timeout):
-            silent.discard(node)
+            heard.add(node)
             if reply.has_error():
                 self._leave_out(self.failures, Incident.of_error(str(node), PHASE, reply))
                 continue
@@ -132,9 +132,8 @@ class SetupRoundStrategy(Strategy, ABC):
                 logger.info("%s: upload %d of %d, from %s", PHASE, accepted, len(requests), site_name(reply))
             except UploadError as error:
                 self._leave_out(self.rejected, Incident(str(node), PHASE, str(error), site_name(reply)))
-        for node in sorted(silent):
-            reason = f"no reply within {self.setup_timeout:g} s"
-            self._leave_out(self.failures, Incident(str(node), PHASE, reason))
+        for incident in silent_nodes(PHASE, requests, heard, self.setup_timeout):
+            self._leave_out(self.failures, incident)
         logger.info("set-up: %d uploads accepted, %d asked", accepted, len(requests))
         if accepted < self.min_uploads:
             incidents = [*self.failures, *self.rejected]

@@ -213,16 +213,21 @@ def test_without_rounds_only_the_correction_works():
 # --- SCAFFOLD
 
 
-def quadratic(number, target, curvature=1.0, *, scaffold=True):
-    """A client that descends ``curvature * (w - target)^2 / 2``, with variates if that is asked for."""
-    kept = {}
+def quadratic(number, target, curvature=1.0, *, scaffold=True, bad_rounds=()):
+    """A client that descends ``curvature * (w - target)^2 / 2``, with variates if that is asked for.
+
+    In the bad rounds it trains, keeps its new variate, and its reply holds NaN.
+    """
+    kept = {0: None}
 
     def handle(message):
         model = torch.nn.Module()
         model.w = torch.nn.Parameter(arrays_to_state(message.content["arrays"])["w"])
+        config = message.content["config"]
         control = None
         if scaffold:
-            control = GradientControl(arrays_to_state(message.content["control"]), kept.get("own"))
+            own = kept[config["control-round"]]
+            control = GradientControl(arrays_to_state(message.content["control"]), own)
         for _ in range(5):
             model.w.grad = (curvature * (model.w - target)).detach()
             if control:
@@ -235,8 +240,10 @@ def quadratic(number, target, curvature=1.0, *, scaffold=True):
             "site": site_record(str(number)),
         }
         if control:
-            kept["own"], change = control.finish()
+            kept[config["server-round"]], change = control.finish()
             content["control"] = state_to_arrays(change)
+        if config["server-round"] in bad_rounds:
+            content["arrays"] = ArrayRecord({"w": Array(np.full(2, np.nan, np.float32))})
         return Message(RecordDict(content), reply_to=message)
 
     return handle
@@ -265,6 +272,28 @@ def test_scaffold_finds_the_optimum_that_fedavg_misses():
         ends[scaffold] = result.arrays["w"].numpy()[0]
     assert ends[True] == pytest.approx(0.8, abs=1e-3)
     assert abs(ends[False] - 0.8) > 0.05
+
+
+@pytest.mark.parametrize("bad_round", [1, 3])
+def test_scaffold_outlives_a_lost_reply(bad_round):
+    nodes = {0: quadratic(0, 0.0, 1.0, bad_rounds=[bad_round]), 1: quadratic(1, 1.0, 4.0)}
+    strategy = CheckedStrategy(ScaffoldStrategy(FedAvg(**SAMPLING)), min_replies=1)
+    result = strategy.start(FakeGrid(nodes), ARRAYS, num_rounds=150)
+    assert len(strategy.rejected) == 1
+    assert result.arrays["w"].numpy()[0] == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_variate_that_is_not_finite_is_left_out():
+    def diverged(message):
+        reply = quadratic(2, 3.0)(message)
+        reply.content["control"] = ArrayRecord({"w": Array(np.full(2, np.inf, np.float32))})
+        return reply
+
+    strategy = CheckedStrategy(ScaffoldStrategy(FedAvg(**SAMPLING)))
+    nodes = {0: quadratic(0, 3.0), 1: quadratic(1, 3.0), 2: diverged}
+    result = strategy.start(FakeGrid(nodes), ARRAYS, num_rounds=1)
+    assert "NaN or infinity" in strategy.rejected[0].reason
+    assert np.isfinite(result.arrays["w"].numpy()).all()
 
 
 def test_a_reply_without_its_variate_is_left_out():

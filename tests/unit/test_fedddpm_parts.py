@@ -117,17 +117,20 @@ def test_a_client_without_a_step_keeps_its_variate():
 
 def test_a_variate_survives_on_disk(tmp_path):
     config = parse_config({"client-state-dir": str(tmp_path)})
-    assert load_control(config, 7, 3) is None
-    save_control(config, 7, 3, {"w": torch.arange(3.0)})
-    assert torch.equal(load_control(config, 7, 3)["w"], torch.arange(3.0))
-    assert load_control(config, 8, 3) is None
-    assert load_control(config, 7, 4) is None
+    assert load_control(config, 7, 3, 0) is None
+    save_control(config, 7, 3, 1, {"w": torch.arange(3.0)})
+    save_control(config, 7, 3, 2, {"w": torch.zeros(3)})
+    # The server has not taken round 2: its variate is gone, that of round 1 is not.
+    assert torch.equal(load_control(config, 7, 3, 1)["w"], torch.arange(3.0))
+    with pytest.raises(FileNotFoundError, match=r"state of round 2 is not in .*run-7/client-00003; keep"):
+        load_control(config, 7, 3, 2)
+    assert load_control(config, 7, 4, 0) is None
 
 
 def test_client_state_goes_to_the_cache_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    save_control(parse_config({}), 7, 3, {"w": torch.zeros(1)})
-    assert (tmp_path / "fgl" / "run-7" / "client-00003" / "control.safetensors").is_file()
+    save_control(parse_config({}), 7, 3, 1, {"w": torch.zeros(1)})
+    assert (tmp_path / "fgl" / "run-7" / "client-00003" / "control-1.safetensors").is_file()
 
 
 # --- metrics
