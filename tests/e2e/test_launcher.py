@@ -120,7 +120,10 @@ def test_a_failed_run_exits_1_with_the_reason(command, place, tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupt_takes_everything_down(command, place):
+    # A job in a shell's background ignores interrupts, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command("wait"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     while process.stdout.readline().strip() != "waiting":
         assert process.poll() is None
