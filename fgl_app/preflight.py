@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fgl_app.config import ConfigError, RunConfig
+
+if TYPE_CHECKING:
+    from fgl_app.data.types import ImageDataset
 
 
 def check(config: RunConfig, num_clients: int) -> None:
@@ -52,23 +56,33 @@ def check_inputs(config: RunConfig, num_clients: int) -> None:
     try:
         check_device(config.device)
         check_classifier(config.classifier)
-        load_dataset(config.dataset, config.image_size)
+        data = load_dataset(config.dataset, config.image_size)
         if num_clients:
             partition(config, num_clients)
         if config.method == "fgl" or (config.trains_diffusion and config.diffusion_space == "latent"):
             generator_source(config.generator)
         if config.trains_diffusion:
-            _check_diffusion(config)
+            _check_diffusion(config, data)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
 
 
-def _check_diffusion(config: RunConfig) -> None:
+def _check_diffusion(config: RunConfig, data: ImageDataset) -> None:
+    from fgl_app.models.devices import resolve_device, resolve_precision
     from fgl_app.models.extractors import check_extractor
-    from fgl_app.models.pipelines import autoencoder_factor
+    from fgl_app.models.pipelines import autoencoder_channels, autoencoder_factor
     from fgl_app.models.unets import check_unet
 
-    check_extractor(config.feature_extractor, config.dataset)
+    resolve_precision(config.mixed_precision, resolve_device(config.device))
+    channels = data.test.images.shape[1]
+    check_extractor(
+        config.feature_extractor, config.dataset, num_classes=len(data.class_names), channels=channels
+    )
+    if config.diffusion_space == "latent" and autoencoder_channels(config.generator) < channels:
+        raise ValueError(
+            f"the autoencoder of generator '{config.generator}' takes grey images and '{config.dataset}' has "
+            "colours; set diffusion-space=pixel or give another generator"
+        )
     factor = 1 if config.diffusion_space == "pixel" else autoencoder_factor(config.generator)
     if config.image_size % factor:
         raise ValueError(

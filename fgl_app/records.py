@@ -53,7 +53,12 @@ def state_to_arrays(state: State) -> ArrayRecord:
 
 def arrays_to_state(arrays: ArrayRecord) -> dict[str, torch.Tensor]:
     """Convert an ArrayRecord into tensors on the CPU, by name, in the dtype received."""
-    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in arrays.items()}
+    return {name: torch.from_numpy(np.array(array.numpy(), order="C")) for name, array in arrays.items()}
+
+
+def with_state(arrays: ArrayRecord, state: State) -> ArrayRecord:
+    """Return the arrays with a state's floating tensors in their place; integer arrays stay."""
+    return ArrayRecord({**arrays, **state_to_arrays(state)})
 
 
 def load_state(model: torch.nn.Module, state: State) -> None:
@@ -145,7 +150,7 @@ def check_trained(content: RecordDict, sent: Mapping[str, ArrayRecord]) -> None:
     Raises
     ------
     UploadError
-        On other names, shapes or dtypes, NaN or infinity, or a weight out of range.
+        On other names, shapes or dtypes, NaN or infinity in arrays or metrics, or a weight out of range.
     """
     records = content.array_records
     if len(records) != len(sent) or len(content.metric_records) != 1:
@@ -156,6 +161,10 @@ def check_trained(content: RecordDict, sent: Mapping[str, ArrayRecord]) -> None:
     weight = num_examples(content)
     if not 0 < weight <= MAX_EXAMPLES:
         raise UploadError(f"'{NUM_EXAMPLES}' must be in (0, {MAX_EXAMPLES}], got {weight}")
+    for name, value in next(iter(content.metric_records.values())).items():
+        # A single NaN would stay in every mean and in all that looks at past losses.
+        if not np.isfinite(value).all():
+            raise UploadError(f"metric '{name}' is not finite")
     for name, reference in sent.items():
         if len(sent) > 1 and name not in records:
             raise UploadError(f"no ArrayRecord '{name}' in the reply")
@@ -190,9 +199,18 @@ def label_counts(content: RecordDict, num_classes: int) -> torch.Tensor:
 
 
 def restore_dtypes(arrays: ArrayRecord, reference: ArrayRecord) -> ArrayRecord:
-    """Return the arrays in the reference's dtypes: Flower's adaptive strategies return float64."""
+    """Return the arrays in the reference's dtypes, integers rounded.
+
+    Averages of integers are fractions, and Flower's adaptive strategies return float64.
+    """
+
+    def restored(values: np.ndarray, dtype: str) -> np.ndarray:
+        whole = np.issubdtype(np.dtype(dtype), np.integer)
+        # NumPy makes scalars of arrays without dimensions.
+        return np.asarray(np.rint(values) if whole else values, dtype=dtype)
+
     return ArrayRecord(
-        {name: Array(array.numpy().astype(reference[name].dtype)) for name, array in arrays.items()}
+        {name: Array(restored(array.numpy(), reference[name].dtype)) for name, array in arrays.items()}
     )
 
 

@@ -12,7 +12,7 @@ class GradientControl:
     """Correct gradients by control variates, and find the client's next one.
 
     Each step uses ``g + c - c_i`` (equation 3). The new variate is the mean of the plain gradients g
-    along the way. For SGD without momentum that is the paper's option II,
+    along the way. For plain SGD (no momentum, weight decay or proximal term) that is the paper's option II,
     ``c_i - c + (x - y_i) / (K * eta)``; unlike that formula it keeps its meaning under AdamW.
 
     Parameters

@@ -41,11 +41,16 @@ class RunConfig(BaseModel):
     )
 
     # What runs
-    method: Method = Field("fgl", description="`fgl`, or `classifier` for the inner strategy alone")
+    method: Method = Field(
+        "fgl",
+        description="`fgl`; `fedddpm` or `fedddpm-plus` to train a diffusion model; `classifier` or "
+        "`diffusion` for the inner strategy alone",
+    )
     inner_strategy: InnerStrategy = Field(
         "fedavg",
-        description="strategy of the ordinary rounds; with method=classifier also the reference points "
-        "`centralized` (all data on the server) and `local-only` (no exchange)",
+        description="strategy of the ordinary rounds; with method=classifier or diffusion also the reference "
+        "points `centralized` (all data on the server) and `local-only` (no exchange), with fedddpm the "
+        "control `auxiliary-only` (corrections without rounds)",
     )
     num_server_rounds: int = Field(
         0,
@@ -131,7 +136,7 @@ class RunConfig(BaseModel):
     server_learning_rate: float = Field(
         0.0, ge=0, description="step size of those epochs; " + own_default("server_learning_rate")
     )
-    max_upload_mb: float = Field(64.0, gt=0, description="a client's upload above this is rejected, MB")
+    max_upload_mb: float = Field(64.0, gt=0, description="a client's embeddings above this are rejected, MB")
 
     # Diffusion models: methods fedddpm, fedddpm-plus and diffusion
     diffusion_space: DiffusionSpace = Field(
@@ -160,7 +165,7 @@ class RunConfig(BaseModel):
     )
     metric_samples: int = Field(1000, ge=10, description="generated images of an evaluation")
     evaluate_every: int = Field(1, ge=1, description="rounds between evaluations; the last has one")
-    mixed_precision: Precision = Field("auto", description="`auto`: bf16 on CUDA, else none")
+    mixed_precision: Precision = Field("auto", description="`auto`: bf16 where a GPU has it, else none")
     client_state_dir: str = Field(
         "", description="folder where `scaffold` clients keep their state; empty: the user's cache"
     )
@@ -182,6 +187,8 @@ class RunConfig(BaseModel):
                 f"inner-strategy '{inner}' is a reference point and needs method "
                 f"{' or '.join(repr(name) for name in needed)}, got '{self.method}'"
             )
+        if inner == "scaffold" and self.mixed_precision == "fp16":
+            raise ValueError("mixed-precision must not be 'fp16' with inner-strategy 'scaffold'; use 'bf16'")
         if self.num_clients and self.min_nodes > self.num_clients:
             raise ValueError(
                 f"min-nodes must be at most num-clients ({self.num_clients}), got {self.min_nodes}; "

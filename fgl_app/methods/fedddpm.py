@@ -21,9 +21,14 @@ from fgl_app.progress import log, track
 from fgl_app.records import arrays_to_state, load_state
 from fgl_app.results.curves import plot_corrections
 from fgl_app.strategies.checked import CheckedStrategy
+from fgl_app.strategies.exchange import Incident
 from fgl_app.strategies.fedddpm import FedDDPMStrategy, LocalModel
 from fgl_app.strategies.no_exchange import NoExchangeStrategy
 from fgl_app.tasks import DiffusionTask
+
+LARGEST = 1000.0
+"""Images and latents have a scale of 1 here. With few steps even an untrained model stays within some hundreds
+(1 / sqrt of the last alpha-bar is 157 with linear betas), so one that draws larger values is broken."""
 
 
 def run_fedddpm(session: Session) -> nn.Module:
@@ -45,6 +50,7 @@ def run_fedddpm(session: Session) -> nn.Module:
         max_corrections=config.max_corrections,
         auxiliary_size=config.auxiliary_size,
         num_classes=len(task.class_names) if config.class_conditional else 0,
+        upload_dir=session.directory.path / "uploads",
         num_nodes=config.num_clients,
         min_uploads=config.min_nodes,
         setup_timeout=config.node_timeout,
@@ -73,21 +79,35 @@ def _sample_auxiliary(session: Session, task: DiffusionTask, clients: Iterator[L
         track(session.config.auxiliary_size, "sampling the auxiliary set", "images") as progress,
     ):
         for number, client in enumerate(clients):
+            if not client.num_images:
+                continue
             load_state(model, client.state)
             by_class = apportion(client.label_counts.tolist() or [1], client.num_images)
             labels = torch.arange(len(by_class)).repeat_interleave(torch.tensor(by_class))
             noise = [seeded("auxiliary", session.config.seed, number, i) for i in range(len(labels))]
-            shares[client.site] = client.num_images
-            if len(labels):
-                parts.append(task.sample(model, labels, noise, callback=progress.update))
+            samples = task.sample(model, labels, noise, callback=progress.update)
+            if samples.latents.abs().max() < LARGEST:
+                parts.append(samples)
+                shares[client.site] = shares.get(client.site, 0) + client.num_images
+            else:
+                _leave_out(session, client)
+    if not parts:
+        raise ValueError("no client's model draws images: nothing to make the auxiliary set of")
     auxiliary = LabeledLatents(
         torch.cat([part.latents for part in parts]), torch.cat([part.labels for part in parts])
     )
     images = task.space.decode(auxiliary)
-    save_images(images, task.class_names, session.directory.path / "auxiliary")
+    save_images(images, task.kinds_of_images, session.directory.path / "auxiliary")
     session.plot_images(images, "auxiliary_images.png", "Auxiliary set")
     session.outcome |= {"num_auxiliary_images": len(auxiliary), "auxiliary_images": shares}
     return auxiliary
+
+
+def _leave_out(session: Session, client: LocalModel) -> None:
+    reason = f"its model draws values beyond {LARGEST:g}, or NaN"
+    incident = Incident(str(client.node), "auxiliary set", reason, client.site)
+    log.warning("auxiliary set: %s left out: %s", incident.who, reason)
+    session.note_incidents([incident], [])
 
 
 def _corrector(session: Session, task: DiffusionTask) -> Callable[[State, LabeledLatents], State]:

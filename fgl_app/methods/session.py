@@ -133,7 +133,7 @@ class Session:
 
     def plot_images(self, images: LabeledImages, name: str, title: str) -> None:
         """Draw images by class into the run directory."""
-        path, names = self.directory.path / name, self.dataset.class_names
+        path, names = self.directory.path / name, self.task.kinds_of_images
         plot_image_grid(_pixels(images), images.labels.numpy(), names, path, title=title)
 
     def inner_strategy(self) -> Strategy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -51,14 +52,25 @@ def fidelity(real: Tensor, generated: Tensor) -> Fidelity:
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """Return the Frechet distance of two sets of features, shapes (N, F) and (M, F)."""
+    """Return the Frechet distance of two sets of features, shapes (N, F) and (M, F).
+
+    Raises
+    ------
+    ValueError
+        When it is NaN or infinite.
+    """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = FrechetInceptionDistance(feature=_Features(real.shape[1]))
     metric.update(real, real=True)
     metric.update(generated, real=False)
+    distance = float(metric.compute())
+    if not math.isfinite(distance):
+        raise ValueError(
+            f"the Frechet distance is {distance}: the feature extractor gives no finite features"
+        )
     # Rounding can leave a distance of nothing just below zero.
-    return max(0.0, float(metric.compute()))
+    return max(0.0, distance)
 
 
 class _Features(nn.Identity):

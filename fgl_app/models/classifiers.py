@@ -161,6 +161,15 @@ def save_classifier(model: nn.Module, folder: Path, class_names: Sequence[str]) 
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+def classifier_shape(folder: Path) -> tuple[int, int | None]:
+    """Return how many classes a saved classifier knows and channels it takes; None: grey or colour."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("architecture") == SMALL_CNN:
+        return config["num_classes"], config["in_channels"]
+    # Two is what transformers takes when a config names no classes.
+    return len(config.get("id2label", "..")), None
+
+
 def load_classifier(folder: Path) -> nn.Module:
     """Load a classifier that :func:`save_classifier` saved.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -26,9 +26,17 @@ def check_device(name: str) -> None:
 
 
 def resolve_precision(name: str, device: torch.device) -> Literal["no", "fp16", "bf16"]:
-    """Return the mixed precision of a config value on a device; "auto" is none outside CUDA."""
-    if name == "no" or device.type != "cuda":
-        return "no"
+    """Return the mixed precision of a config value on a device.
+
+    "auto" is bfloat16 on CUDA where the GPU has it, else none.
+
+    Raises
+    ------
+    ValueError
+        When the value names one and the device is not CUDA.
+    """
     if name == "auto":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if name == "bf16" else "fp16"
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
+    if name != "no" and device.type != "cuda":
+        raise ValueError(f"mixed-precision '{name}' needs a CUDA device, got {device.type}; use 'auto'")
+    return cast(Literal["no", "fp16", "bf16"], name)

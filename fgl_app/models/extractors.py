@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from fgl_app.algorithms.classification import to_input
 from fgl_app.models.assets import asset
-from fgl_app.models.classifiers import load_classifier
+from fgl_app.models.classifiers import classifier_shape, load_classifier
 
 OWN_EXTRACTORS = {"digits": "digits_features"}
 """Data sets with an embedded extractor, and its folder in ``fgl_app/assets``."""
@@ -69,16 +70,39 @@ class Extractor:
         return torch.cat(entering), classes
 
 
-def check_extractor(name: str, dataset: str) -> None:
-    """Raise ValueError when a ``feature-extractor`` config value is none for a data set."""
+def check_extractor(name: str, dataset: str, *, num_classes: int, channels: int) -> None:
+    """Raise ValueError when a ``feature-extractor`` config value is none for images of a data set.
+
+    Parameters
+    ----------
+    name : str
+        The config value.
+    dataset : str
+        Name of the data set.
+    num_classes, channels : int
+        Of the data set.
+    """
     if name == "auto" and dataset not in OWN_EXTRACTORS:
         raise ValueError(
             f"feature-extractor 'auto' is there for {', '.join(OWN_EXTRACTORS)}, not for '{dataset}'; "
             "give 'inception' or the folder `classifier` of a run with method=classifier"
         )
-    if name not in ("auto", "inception") and not (Path(name) / "config.json").is_file():
+    if name == "inception" and find_spec("torch_fidelity") is None:
+        raise ValueError("feature-extractor 'inception' needs the package torch-fidelity: pip install it")
+    if name in ("auto", "inception"):
+        return
+    if not (Path(name) / "config.json").is_file():
         raise ValueError(
             f"feature-extractor must be 'auto', 'inception' or a classifier's folder, got '{name}'"
+        )
+    known, taken = classifier_shape(Path(name))
+    if known != num_classes:
+        raise ValueError(
+            f"feature-extractor must know the {num_classes} classes of '{dataset}', '{name}' knows {known}"
+        )
+    if taken not in (None, channels):
+        raise ValueError(
+            f"feature-extractor must take the {channels} channels of '{dataset}', '{name}' takes {taken}"
         )
 
 
@@ -98,22 +122,21 @@ def load_extractor(name: str, dataset: str, device: torch.device) -> Extractor:
     Returns
     -------
     Extractor
-        In evaluation mode; its name holds a hash of its weights.
+        In evaluation mode; the name of a classifier holds a hash of its weights.
 
     Raises
     ------
     ValueError
-        When there is no such extractor.
+        When Inception's weights cannot be fetched.
     """
-    check_extractor(name, dataset)
     if name == "inception":
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         try:
             inception = FrechetInceptionDistance(feature=2048).inception
-        except (ModuleNotFoundError, OSError) as error:
+        except OSError as error:
             raise ValueError(
-                f"feature-extractor 'inception' needs `pip install torch-fidelity` and its weights: {error}"
+                f"the weights of feature-extractor 'inception' cannot be had: {error}"
             ) from error
         return Extractor("inception-v3-2048", inception.to(device), classifies=False)
     folder = asset(OWN_EXTRACTORS[dataset], "config.json") if name == "auto" else Path(name)

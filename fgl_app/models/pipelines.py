@@ -133,11 +133,20 @@ def load_autoencoder(generator: str, device: torch.device) -> AutoencoderKL:
 
 def autoencoder_factor(generator: str) -> int:
     """Return by how much an autoencoder's latents are smaller than images, on each side."""
+    return int(2 ** (len(_autoencoder_config(generator)["block_out_channels"]) - 1))
+
+
+def autoencoder_channels(generator: str) -> int:
+    """Return the channels of the images that an autoencoder takes."""
+    return int(_autoencoder_config(generator)["in_channels"])
+
+
+def _autoencoder_config(generator: str) -> dict[str, Any]:
     diffusers = _quiet_diffusers()
     source = generator_source(generator)
     _pipeline_config(source)
-    config = diffusers.AutoencoderKL.load_config(source, subfolder="vae")
-    return int(2 ** (len(config["block_out_channels"]) - 1))
+    config: dict[str, Any] = diffusers.AutoencoderKL.load_config(source, subfolder="vae")
+    return config
 
 
 def _pipeline_config(source: str) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class CheckedStrategy(Strategy):
 
 
 def _of_one_kind(replies: list[Message]) -> tuple[list[Message], list[Message]]:
-    """Part the replies into those of the most common record names and metric keys, and the others.
+    """Part the replies into those of the most common record names and metrics, and the others.
 
     Flower's strategies end the run when these differ between replies.
     """
@@ -130,7 +130,8 @@ def _of_one_kind(replies: list[Message]) -> tuple[list[Message], list[Message]]:
     def kind(reply: Message) -> tuple[object, ...]:
         content = reply.content
         metrics = next(iter(content.metric_records.values()))
-        return (*content.array_records, *content.metric_records, frozenset(metrics))
+        kinds = frozenset((key, isinstance(value, list)) for key, value in metrics.items())
+        return (*content.array_records, *content.metric_records, kinds)
 
     counts = Counter(kind(reply) for reply in replies)
     common = max(counts, key=lambda key: counts[key], default=())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,7 @@ from fgl_app.records import (
     num_examples,
     require_finite,
     site_name,
-    state_to_arrays,
+    with_state,
 )
 from fgl_app.strategies.exchange import wait_for_nodes
 from fgl_app.strategies.setup_round import SetupRoundStrategy
@@ -47,10 +48,12 @@ class LocalModel:
 
     Parameters
     ----------
+    node : int
+        The client's node id.
     site : str
         The site that the upload names.
-    state : State
-        The model's weights.
+    file : Path
+        The model's weights, as safetensors.
     num_images : int
         The client's share of the auxiliary set: ``auxiliary_size * n_k / sum(n)``, rounded to whole images
         so that the shares add up.
@@ -58,10 +61,17 @@ class LocalModel:
         int64, shape (classes,): the client's examples of each class; empty when the model knows no classes.
     """
 
+    node: int
     site: str
-    state: State
+    file: Path
     num_images: int
     label_counts: Tensor
+
+    @property
+    def state(self) -> State:
+        """The model's weights, read anew at each access, so that nothing is held."""
+        state: State = load_file(self.file)
+        return state
 
 
 @dataclass(frozen=True)
@@ -101,8 +111,8 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
     strategy : Strategy
         Runs the rounds after the first.
     sample_fn : Callable[[Iterator[LocalModel]], Data]
-        Samples the auxiliary set, whatever type that has. The iterator loads a model when it is asked for;
-        a function that keeps none holds one at a time.
+        Samples the auxiliary set, whatever type that has. A model lies on disk, and is deleted when the next
+        is asked for.
     correct_fn : Callable[[State, Data], State]
         Optimizes the aggregate, given as a state dict, on the auxiliary set.
     should_correct_fn : Callable[[Sequence[float]], bool] or None, default None
@@ -171,6 +181,10 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
     def configure_setup(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Sequence[Message]:
         """Ask every node for a model of its own."""
         self._sent = arrays
+        self.examples.clear()
+        self.decisions.clear()
+        self._label_counts.clear()
+        self._losses.clear()
         nodes = wait_for_nodes(
             grid, minimum=self.min_uploads, expected=self.num_nodes, timeout=self.setup_timeout
         )
@@ -193,8 +207,10 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
     def finish_setup(self, arrays: ArrayRecord) -> tuple[ArrayRecord, MetricRecord]:
         """Sample the auxiliary set and drop the uploads; the global model is still the initial one."""
         self._auxiliary = self.sample_fn(self._local_models())
-        if self._temporary:
-            self._temporary.cleanup()
+        for key in self.examples:
+            self._file(key).unlink(missing_ok=True)
+        with suppress(OSError):
+            self._folder.rmdir()
         metrics = {"num-uploads": len(self.examples), "num-examples": sum(self.examples.values())}
         return arrays, metric_record(metrics)
 
@@ -210,7 +226,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
             return arrays
         assert self._auxiliary is not None
         state = self.correct_fn(arrays_to_state(arrays), self._auxiliary)
-        return require_finite(state_to_arrays(state), f"correction of round {server_round}")
+        return require_finite(with_state(arrays, state), f"correction of round {server_round}")
 
     def _is_due(self) -> bool:
         if self.should_correct_fn is None:
@@ -228,7 +244,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         shares = apportion([self.examples[key] for key in keys], self.auxiliary_size)
         for key, share in zip(keys, shares, strict=True):
             file = self._file(key)
-            yield LocalModel(key[0], load_file(file), share, self._label_counts[key])
+            yield LocalModel(key[1], key[0], file, share, self._label_counts[key])
             file.unlink()
 
     def _file(self, key: tuple[str, int]) -> Path:

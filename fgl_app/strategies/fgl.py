@@ -18,7 +18,7 @@ from fgl_app.records import (
     record_to_embeddings,
     require_finite,
     site_name,
-    state_to_arrays,
+    with_state,
 )
 from fgl_app.strategies.exchange import wait_for_nodes
 from fgl_app.strategies.setup_round import SetupRoundStrategy
@@ -133,12 +133,12 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
             "num-prompts": len(embeddings),
             "num-examples": int(embeddings.counts.sum()),
         }
-        trained = require_finite(state_to_arrays(state), "training on the synthetic set")
+        trained = require_finite(with_state(arrays, state), "training on the synthetic set")
         return trained, metric_record(metrics)
 
     def correct(self, server_round: int, arrays: ArrayRecord, metrics: MetricRecord | None) -> ArrayRecord:
         """Fine-tune the aggregate on the synthetic set, when asked to."""
         if self.correct_fn is None or self._synthetic is None:
             return arrays
-        corrected = state_to_arrays(self.correct_fn(arrays_to_state(arrays), self._synthetic))
-        return require_finite(corrected, f"correction of round {server_round}")
+        state = self.correct_fn(arrays_to_state(arrays), self._synthetic)
+        return require_finite(with_state(arrays, state), f"correction of round {server_round}")

@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.records import UploadError, site_name
+from fgl_app.records import UploadError, require_finite, site_name
 from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, pull_each, silent_nodes
 
 logger = logging.getLogger("fgl")
@@ -95,6 +95,7 @@ class SetupRoundStrategy(Strategy, ABC):
             return self._outcome
         arrays, metrics = self.strategy.aggregate_train(server_round - 1, replies)
         if arrays is not None:
+            require_finite(arrays, f"training round {server_round - 1}: the aggregate")
             arrays = self.correct(server_round, arrays, metrics)
         return arrays, metrics
 

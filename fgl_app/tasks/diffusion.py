@@ -107,7 +107,7 @@ class DiffusionTask(Task):
         )
 
     def round_factor(self, number: int) -> float:
-        """Return what a step size is multiplied with in the inner strategy's round ``number``, from 1."""
+        """Return what a step size is multiplied with in a round, or correction, of this number, from 1."""
         rounds = self.config.num_server_rounds - (self.config.method != "diffusion")
         if not self.config.round_decay or rounds < 2:
             return 1.0
@@ -139,7 +139,7 @@ class DiffusionTask(Task):
         """
         assert isinstance(model, UNet2DModel)
         number = self.config.metric_samples
-        labels = torch.arange(number) % len(self.class_names)
+        labels = torch.arange(number) % len(self.kinds_of_images)
         noise = [seeded("evaluation", i) for i in range(number)]
         samples = match_channels(self.space.decode(self.sample(model, labels, noise)), self.channels)
         features, classes = self._features(samples)
@@ -153,6 +153,11 @@ class DiffusionTask(Task):
             )
             metrics["downstream_accuracy"] = evaluate_classifier(classifier, data.test)[0]
         return Evaluation(metrics, samples)
+
+    @property
+    def kinds_of_images(self) -> tuple[str, ...]:
+        """The classes, when the model knows them; else all images are of one kind."""
+        return self.class_names if self.config.class_conditional else ("image",)
 
     @property
     def protocol(self) -> dict[str, str | int]:

@@ -97,6 +97,11 @@ class Task(ABC):
         """Evaluate a model; ``final`` adds what is too dear for every round."""
 
     @property
+    def kinds_of_images(self) -> tuple[str, ...]:
+        """What generated images are told apart by: names for their labels."""
+        return self.class_names
+
+    @property
     def protocol(self) -> dict[str, str | int]:
         """What the summary tells about how models are evaluated."""
         return {}

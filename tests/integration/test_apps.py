@@ -23,13 +23,17 @@ TINY = {
 }
 
 
-def run(tmp_path, name="run", nodes=3, broken=(), **changes):
+def run(tmp_path, name="run", nodes=3, broken=(), spoil=None, **changes):
+    """Run the app; ``spoil`` gets each message and reply of the second client, and may change the reply."""
     values = {key.replace("_", "-"): value for key, value in changes.items()}
     config = config_keys() | TINY | {"output-dir": str(tmp_path), "run-name": name} | values
     grid = FakeGrid(
         {100 - i: app_node(client_app, i, nodes, config) for i in range(nodes)}
         | {node: lambda message: 1 / 0 for node in broken}
     )
+    if spoil:
+        honest = grid.nodes[99]
+        grid.nodes[99] = lambda message: spoil(message, honest(message))
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
     server_app(grid, context)
     return json.loads((tmp_path / name / "summary.json").read_text())

@@ -1,11 +1,14 @@
 """Federated diffusion, ServerApp and ClientApp together in one process."""
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
+from flwr.app import Array
 from safetensors.torch import load_file
 
 from fgl_app.config import ConfigError
@@ -170,6 +173,10 @@ def test_an_unconditional_model_in_pixels_is_a_pipeline_of_diffusers(tmp_path):
 
     summary = run(tmp_path, method="fedddpm", class_conditional=False, sampler="ddpm")
     assert "label_agreement" not in summary
+    auxiliary = datasets.load_dataset(str(tmp_path / "run" / "auxiliary"), cache_dir=str(tmp_path / "cache"))[
+        "train"
+    ]
+    assert auxiliary.features["label"].names == ["image"]
     pipeline = DDPMPipeline.from_pretrained(tmp_path / "run" / "diffusion")
     assert pipeline(num_inference_steps=2).images[0].size == (8, 8)
 
@@ -186,11 +193,62 @@ def test_a_client_lost_in_the_set_up_is_said_in_the_summary(tmp_path):
     assert (summary["failures"][0]["node"], summary["failures"][0]["phase"]) == ("7", "set-up")
 
 
+def scale(reply, factor):
+    """Multiply a reply's last layer."""
+    arrays = reply.content["arrays"]
+    for name in ("conv_out.weight", "conv_out.bias"):
+        arrays[name] = Array(arrays[name].numpy() * np.float32(factor))
+    return reply
+
+
+def test_a_model_that_draws_no_images_is_left_out_of_the_auxiliary_set(tmp_path):
+    def spoil(message, reply):
+        return scale(reply, 1e6) if message.metadata.message_type == "train.local_diffusion" else reply
+
+    summary = run(tmp_path, method="fedddpm", spoil=spoil)
+    assert summary["status"] == "completed"
+    assert summary["auxiliary_images"] == {"00000": 10, "00002": 10}
+    (incident,) = summary["rejected_uploads"]
+    assert (incident["site"], incident["phase"]) == ("00001", "auxiliary set")
+    assert list((tmp_path / "run").glob("uploads")) == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{"method": "fedddpm"}, {}, {"inner_strategy": "scaffold"}, {"inner_strategy": "local-only"}]
+)
+def test_weights_with_nan_are_left_out_of_ordinary_rounds(tmp_path, changes):
+    def spoil(message, reply):
+        return scale(reply, np.nan) if message.metadata.message_type == "train" else reply
+
+    summary = run(tmp_path, spoil=spoil, **changes)
+    assert summary["status"] == "completed"
+    assert {incident["site"] for incident in summary["rejected_uploads"]} == {"00001"}
+    assert all("NaN or infinity" in incident["reason"] for incident in summary["rejected_uploads"])
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path, "run").values())
+
+
+def test_a_scaffold_client_goes_on_from_its_variate_on_disk(tmp_path):
+    def forget(message, reply):
+        shutil.rmtree(tmp_path / "run-clients" / "run-1" / "client-00001", ignore_errors=True)
+        return reply
+
+    summary = run(tmp_path, inner_strategy="scaffold", spoil=forget)
+    (incident,) = summary["failures"]
+    assert incident["phase"] == "training round 2"
+    assert "SCAFFOLD state of round 1 is not in" in incident["reason"]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"mixed_precision": "bf16"}, "mixed-precision 'bf16' needs a CUDA device, got cpu; use 'auto'"),
+        ({"mixed_precision": "fp16", "inner_strategy": "scaffold"}, "must not be 'fp16' with inner-strategy"),
+        ({"diffusion_space": "latent"}, "autoencoder of generator 'embedded' takes grey images"),
         ({"image_size": 9}, "unet 'small' needs sides that are multiples of 2, at least 4, got 9"),
-        ({"image_size": 30, "diffusion_space": "latent"}, "image-size must be a multiple of 4 for the auto"),
+        (
+            {"image_size": 30, "diffusion_space": "latent", "dataset": "digits", "feature_extractor": "auto"},
+            "image-size must be a multiple of 4 for the auto",
+        ),
         ({"unet": "ddpm"}, "unet 'ddpm' needs sides that are multiples of 8, at least 16, got 8"),
         ({"feature_extractor": "nowhere"}, "feature-extractor must be 'auto', 'inception' or a classifier's"),
         ({"generator": "nowhere", "diffusion_space": "latent"}, "generator must be 'embedded'"),

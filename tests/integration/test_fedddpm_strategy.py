@@ -198,7 +198,7 @@ def test_bad_label_counts_are_refused(counts, reason):
 
 
 def test_uploads_leave_nothing_on_disk(tmp_path):
-    run(fedddpm(Recorder(), upload_dir=tmp_path), {0: site(0), 1: site(1)}, 1)
+    run(fedddpm(Recorder(), upload_dir=tmp_path / "uploads"), {0: site(0), 1: site(1)}, 1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,6 +208,28 @@ def test_without_rounds_only_the_correction_works():
     grid, result = run(fedddpm(recorder, NoExchangeStrategy()), {0: site(0), 1: site(1)}, 4)
     assert result.arrays["w"].numpy().tolist() == [3.0, 3.0]
     assert {message.metadata.message_type for message in grid.sent} == {"train.local_diffusion"}
+
+
+def test_a_strategy_can_be_started_again():
+    recorder = Recorder()
+    strategy = fedddpm(recorder, should_correct_fn=lambda losses: len(losses) == 1)
+    run(strategy, {0: site(0), 1: site(1)}, 2)
+    run(strategy, {2: site(2), 3: site(3), 4: site(4)}, 2)
+    assert [site_ for site_, _, _ in recorder.clients] == ["0", "1", "2", "3", "4"]
+    assert len(recorder.corrected) == 2
+
+
+def test_a_bare_strategy_that_averages_nan_fails_the_run():
+    bad = site(2, losses=(1.0,))
+
+    def diverged(message):
+        reply = bad(message)
+        if message.metadata.message_type == "train":
+            reply.content["arrays"] = ArrayRecord({"w": Array(np.full(2, np.nan, np.float32))})
+        return reply
+
+    with pytest.raises(ValueError, match="training round 1: the aggregate: array 'w' holds NaN or infinity"):
+        run(fedddpm(Recorder(), FedAvg(**SAMPLING)), {0: site(0), 1: site(1), 2: diverged}, 2)
 
 
 # --- SCAFFOLD

@@ -30,7 +30,7 @@ def site(number, *, value=1.0, label=0, count=5, upload=None):
         else:
             arrays = {name: Array(a.numpy() + number + 1) for name, a in message.content["arrays"].items()}
             content = {"arrays": ArrayRecord(arrays)}
-        metrics = MetricRecord({"num-examples": count})
+        metrics = MetricRecord({"num-examples": count, "loss": 1.0})
         return Message(
             RecordDict(content | {"metrics": metrics, "site": site_record(str(number))}), reply_to=message
         )
@@ -199,7 +199,7 @@ def bad_trainer(**changes):
         for name, array in changes.get("arrays", {}).items():
             reply.content["arrays"][name] = Array(array)
         if "metric" in changes:
-            reply.content["metrics"][changes["metric"]] = 1.0
+            reply.content["metrics"][changes["metric"]] = changes.get("value", 1.0)
         if "rename" in changes:
             reply.content[changes["rename"]] = reply.content.pop("arrays")
         if "weight" in changes:
@@ -218,6 +218,7 @@ def bad_trainer(**changes):
         bad_trainer(weight=-5),
         bad_trainer(metric="extra"),
         bad_trainer(rename="other"),
+        bad_trainer(metric="loss", value=[1.0, 2.0]),
         raising,
         silent,
     ],

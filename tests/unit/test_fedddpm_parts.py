@@ -187,11 +187,40 @@ def test_a_runs_classifier_is_an_extractor(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("auto", "is there for digits, not for 'photos'"), ("nothing", "must be 'auto', 'inception' or a")],
+    [
+        ("auto", "is there for digits, not for 'photos'"),
+        ("nothing", "must be 'auto', 'inception' or a"),
+        ("inception", "needs the package torch-fidelity"),
+    ],
 )
-def test_an_extractor_that_is_none_is_refused(name, sentence):
+def test_an_extractor_that_is_none_is_refused(name, sentence, monkeypatch):
+    monkeypatch.setattr("fgl_app.models.extractors.find_spec", lambda _: None)
     with pytest.raises(ValueError, match=sentence):
-        check_extractor(name, "photos")
+        check_extractor(name, "photos", num_classes=3, channels=3)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+def test_an_extractor_must_know_the_data_sets_classes(tmp_path, name):
+    model = build_classifier(name, num_classes=3, in_channels=3, image_size=16, seed=0)
+    save_classifier(model, tmp_path, ["a", "b", "c"])
+    check_extractor(str(tmp_path), "photos", num_classes=3, channels=3)
+    with pytest.raises(ValueError, match=r"must know the 4 classes of 'photos', .* knows 3"):
+        check_extractor(str(tmp_path), "photos", num_classes=4, channels=3)
+
+
+def test_an_extractor_must_take_the_data_sets_channels(tmp_path):
+    model = build_classifier("cnn", num_classes=3, in_channels=1, image_size=16, seed=0)
+    save_classifier(model, tmp_path, ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"must take the 3 channels of 'photos', .* takes 1"):
+        check_extractor(str(tmp_path), "photos", num_classes=3, channels=3)
+
+
+def test_features_that_are_not_finite_have_no_distance():
+    real = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    broken = real.clone()
+    broken[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="gives no finite features"):
+        frechet_distance(real, broken)
 
 
 # --- models

@@ -17,6 +17,7 @@ from fgl_app.records import (
     record_to_embeddings,
     restore_dtypes,
     state_to_arrays,
+    with_state,
 )
 
 SHAPES = {"prompt_embeds": (4, 2)}
@@ -175,12 +176,29 @@ def test_dtypes_are_restored():
     assert restored["w"].numpy().tolist() == [0.5, 0.5]
 
 
+def test_integers_are_rounded_and_stay_beside_a_corrected_state():
+    reference = ArrayRecord({"w": Array(np.ones(2, np.float32)), "n": Array(np.array(5))})
+    averaged = ArrayRecord({"w": Array(np.zeros(2, np.float64)), "n": Array(np.array(4.9999999))})
+    restored = restore_dtypes(averaged, reference)
+    assert restored["n"].numpy() == 5
+    assert restored["n"].dtype == "int64"
+    corrected = with_state(restored, {"w": torch.ones(2), "n": torch.tensor(7)})
+    assert corrected["w"].numpy().tolist() == [1, 1]
+    assert corrected["n"].numpy() == 5
+
+
+def test_an_array_in_fortran_order_can_be_saved_like_any_other():
+    state = arrays_to_state(ArrayRecord({"w": Array(np.asfortranarray(np.arange(6.0).reshape(2, 3)))}))
+    assert state["w"].is_contiguous()
+    assert state["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
 REFERENCE = ArrayRecord({"w": Array(np.zeros((2, 3), np.float32)), "b": Array(np.zeros(3, np.float32))})
 
 
-def trained(arrays=None, weight=4, **records):
+def trained(arrays=None, weight=4, more_metrics=None, **records):
     arrays = arrays or {"w": np.ones((2, 3), np.float32), "b": np.ones(3, np.float32)}
-    metrics = MetricRecord({"num-examples": weight} if weight is not None else {})
+    metrics = MetricRecord(({} if weight is None else {"num-examples": weight}) | (more_metrics or {}))
     content = {"arrays": ArrayRecord({n: Array(a) for n, a in arrays.items()}), "metrics": metrics}
     return RecordDict(content | records)
 
@@ -213,6 +231,8 @@ def test_a_good_training_reply_passes():
             trained({"w": np.full((2, 3), np.nan, np.float32), "b": np.ones(3, np.float32)}),
             "'w' holds NaN or infinity",
         ),
+        (trained(more_metrics={"train-loss": float("nan")}), "metric 'train-loss' is not finite"),
+        (trained(more_metrics={"losses": [1.0, float("inf")]}), "metric 'losses' is not finite"),
         (trained(more=MetricRecord()), "needs 1 ArrayRecord and one MetricRecord, got 1 and 2"),
     ],
 )
