@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from fgl_app.launch_plan import resolve_config
 
 
 def run(name: str, arguments: list[str], out: Path) -> Path:
@@ -15,11 +18,25 @@ def run(name: str, arguments: list[str], out: Path) -> Path:
     folder = out / name
     file = folder / "summary.json"
     if file.is_file() and summary(folder)["status"] == "completed":
+        changed = changed_keys(folder, arguments)
+        if changed:
+            raise SystemExit(
+                f"{folder} was run with other values of {', '.join(changed)}; give another --out"
+            )
         return folder
     print(f"{name}: running", flush=True)
     command = [sys.executable, "-m", "fgl_app.cli", "run", "--quiet", f"output-dir={out}", f"run-name={name}"]
     subprocess.run([*command, *arguments], check=True)
     return folder
+
+
+def changed_keys(folder: Path, arguments: list[str]) -> list[str]:
+    """Return the config keys whose values in a run differ from those that it would get now."""
+    places = [f"output-dir={folder.parent}", f"run-name={folder.name}"]
+    config = resolve_config(None, [*arguments, *places], None, Path.cwd(), datetime.now(UTC))
+    now = config.to_run_config()
+    then: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return [key for key, value in then.items() if key in now and now[key] != value]
 
 
 def summary(folder: Path) -> dict[str, Any]:

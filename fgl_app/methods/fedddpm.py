@@ -27,8 +27,10 @@ from fgl_app.strategies.no_exchange import NoExchangeStrategy
 from fgl_app.tasks import DiffusionTask
 
 LARGEST = 1000.0
-"""Images and latents have a scale of 1 here. With few steps even an untrained model stays within some hundreds
-(1 / sqrt of the last alpha-bar is 157 with linear betas), so one that draws larger values is broken."""
+"""Images and latents have a scale of 1 here, and a model that draws larger values than this is broken.
+
+With few steps even an untrained one stays within some hundreds: 1 / sqrt(alpha-bar_T) is 157 with linear betas.
+"""
 
 
 def run_fedddpm(session: Session) -> nn.Module:

@@ -1,10 +1,13 @@
 """The commands behind docs/results.md still work, at tiny size."""
 
 import json
+from datetime import UTC, datetime
 
 from benchmarks.digits import rows
 from benchmarks.style_correlation import correlations
+from benchmarks.tables import changed_keys
 from fgl_app.config import parse_config
+from fgl_app.launch_plan import resolve_config
 
 
 def test_the_text_carries_stroke_width_and_slant():
@@ -38,3 +41,15 @@ def test_a_row_of_the_table_is_mean_and_spread_over_seeds(tmp_path):
         "| fgl-4-rounds | 1 | 61.0 ± 14.1 (2) | 101 | 1,000 | 4 |",
         "| fgl-4-rounds | 2 | 62.0 ± 14.1 (2) | 102 | 2,000 | 8 |",
     ]
+
+
+def test_a_run_with_other_values_is_noticed(tmp_path):
+    arguments = ["method=diffusion", "dirichlet-alpha=0.5"]
+    places = [f"output-dir={tmp_path}", "run-name=it"]
+    config = resolve_config(None, [*arguments, *places], None, tmp_path, datetime.now(UTC))
+    (tmp_path / "it").mkdir()
+    # A key that is gone, or new since then, says nothing.
+    then = config.to_run_config() | {"gone": 1}
+    (tmp_path / "it" / "config.json").write_text(json.dumps(then))
+    assert changed_keys(tmp_path / "it", arguments) == []
+    assert changed_keys(tmp_path / "it", [*arguments, "sampling-steps=7"]) == ["sampling-steps"]
