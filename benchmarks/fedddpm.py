@@ -85,14 +85,15 @@ ABLATION = {
 
 
 def row(name: str, runs: list[dict[str, Any]]) -> str:
-    """Return a table row: quality, seconds of clients and server, bytes."""
+    """Return a table row: quality, seconds of clients and server for the first seed, bytes."""
 
     def values(key: str, scale: float = 1.0, digits: int = 1) -> str:
         found = [float(each[key]) for each in runs if key in each]
         return spread(found, scale, digits) if found else "-"
 
     def seconds(*phases: str) -> str:
-        return f"{mean(sum(each['seconds'].get(phase, 0.0) for phase in phases) for each in runs):.0f}"
+        # Of one run: the others may have shared the machine.
+        return f"{sum(runs[0]['seconds'].get(phase, 0.0) for phase in phases):.0f}"
 
     uplink = mean(each["uplink_bytes"]["total"] for each in runs) / 1e6
     return " | ".join(

@@ -29,7 +29,7 @@ from fgl_app.tasks import DiffusionTask
 LARGEST = 1000.0
 """Images and latents have a scale of 1 here, and a model that draws larger values than this is broken.
 
-With few steps even an untrained one stays within some hundreds: 1 / sqrt(alpha-bar_T) is 157 with linear betas.
+With few steps even an untrained one stays within hundreds: 1 / sqrt(alpha-bar_T) is 157 with linear betas.
 """
 
 
