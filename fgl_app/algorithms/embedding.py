@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,16 +19,33 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+_PLAIN = ("prompt_embeds", "negative_prompt_embeds")
+_POOLED = (*_PLAIN, "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+_MASKED = (
+    *("prompt_embeds", "prompt_attention_mask"),
+    *("negative_prompt_embeds", "negative_prompt_attention_mask"),
+)
+ENCODED = {
+    "StableDiffusionPipeline": _PLAIN,
+    "LatentConsistencyModelPipeline": _PLAIN,
+    "StableDiffusionXLPipeline": _POOLED,
+    "StableDiffusion3Pipeline": _POOLED,
+    "PixArtAlphaPipeline": _MASKED,
+    "PixArtSigmaPipeline": _MASKED,
+}
+"""Pipelines that can be used: what their ``encode_prompt`` returns, by the names that their calls take."""
+
+
 @torch.inference_mode()
 def encode_texts(
     pipeline: DiffusionPipeline, texts: Sequence[str], *, batch_size: int = 64
 ) -> dict[str, Tensor]:
-    """Encode texts with a pipeline's text encoder.
+    """Encode texts with a pipeline's text encoders.
 
     Parameters
     ----------
     pipeline : DiffusionPipeline
-        A text-to-image pipeline; its U-Net and VAE may be absent.
+        A text-to-image pipeline of :data:`ENCODED`; its denoiser and VAE may be absent.
     texts : Sequence[str]
         P texts.
     batch_size : int, default 64
@@ -36,19 +54,25 @@ def encode_texts(
     Returns
     -------
     dict[str, Tensor]
-        ``prompt_embeds``, shape (P, tokens, width), in the encoder's dtype, on the CPU.
+        What the pipeline's call takes in place of the texts, such as ``prompt_embeds`` of shape
+        (P, tokens, width), and for some families ``pooled_prompt_embeds`` or ``prompt_attention_mask``. In
+        the encoder's dtype, masks too, on the CPU.
     """
     _warn_of_truncation(pipeline, texts)
-    batches = []
+    names = ENCODED[type(pipeline).__name__]
+    parameters = inspect.signature(pipeline.encode_prompt).parameters.values()
+    # Further encoders are given the same texts when they are given none.
+    arguments: dict[str, Any] = {each.name: None for each in parameters if each.default is each.empty}
+    arguments |= {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    arguments["device"] = pipeline.text_encoder.device
+    batches: dict[str, list[Tensor]] = {}
     for start in range(0, len(texts), batch_size):
-        embeds, _ = pipeline.encode_prompt(
-            prompt=list(texts[start : start + batch_size]),
-            device=pipeline.text_encoder.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=False,
-        )
-        batches.append(embeds.cpu())
-    return {"prompt_embeds": torch.cat(batches)}
+        arguments["prompt"] = list(texts[start : start + batch_size])
+        outputs = pipeline.encode_prompt(**arguments)
+        for name, output in zip(names, outputs, strict=True):
+            if not name.startswith("negative_"):
+                batches.setdefault(name, []).append(output.to("cpu", outputs[0].dtype))
+    return {name: torch.cat(parts) for name, parts in batches.items()}
 
 
 def _warn_of_truncation(pipeline: DiffusionPipeline, texts: Sequence[str]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -65,6 +66,12 @@ def allot_images(labels: Tensor, counts: Tensor, images_per_class: int) -> Tenso
     return shares
 
 
+def _denoiser_dtype(pipeline: DiffusionPipeline) -> torch.dtype:
+    denoiser = pipeline.components.get("unet") or pipeline.components["transformer"]
+    dtype: torch.dtype = denoiser.dtype
+    return dtype
+
+
 @torch.inference_mode()
 def synthesize(
     pipeline: DiffusionPipeline,
@@ -97,8 +104,20 @@ def synthesize(
     LabeledImages
         uint8 images of the pipeline's own size, in the order of the prompts.
     """
+    takes = inspect.signature(pipeline.__call__).parameters
+    fixed: dict[str, Any] = {
+        "num_inference_steps": settings.num_inference_steps,
+        "guidance_scale": settings.guidance_scale,
+        "output_type": "pt",
+    }
+    if "use_resolution_binning" in takes:
+        # The images keep the model's own size, whatever list of sizes its family has.
+        fixed["use_resolution_binning"] = False
+    if "negative_prompt" in takes:
+        # For some it is "" by default, which must not come beside an encoded one.
+        fixed["negative_prompt"] = None
     plan = [(row, image) for row, share in enumerate(shares.tolist()) for image in range(share)]
-    device, dtype = pipeline.unet.device, pipeline.unet.dtype
+    device, dtype = pipeline._execution_device, _denoiser_dtype(pipeline)
     conditions = {name: tensor.to(device, dtype) for name, tensor in embeddings.tensors.items()}
     batches = []
     for start in range(0, len(plan), settings.batch_size):
@@ -109,14 +128,14 @@ def synthesize(
             inputs |= {
                 f"negative_{name}": tensor.to(device, dtype).expand(len(rows), *tensor.shape[1:])
                 for name, tensor in negative.items()
+                # Models that were distilled with guidance take none.
+                if f"negative_{name}" in takes
             }
         images = pipeline(
             **inputs,
-            num_inference_steps=settings.num_inference_steps,
-            guidance_scale=settings.guidance_scale,
+            **fixed,
             # A stream for each image: it is the same image in any batch and after any interruption.
             generator=[seeded("image", settings.seed, row, image) for row, image in batch],
-            output_type="pt",
         ).images
         batches.append((images.float() * 255).round().to(torch.uint8).cpu())
         if callback:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from fgl_app.algorithms.embedding import ENCODED
 from fgl_app.models.assets import asset
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DiffusionPipeline
 
-FAMILIES = ("StableDiffusionPipeline",)
+MANY_STEP_SCHEDULERS = (
+    *("PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler"),
+)
 NOT_NEEDED_FOR_TEXT = ("unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder")
 
 
@@ -79,9 +82,11 @@ def load_text_encoder(generator: str, device: torch.device) -> DiffusionPipeline
 
 
 def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
-    """Load a whole text-to-image pipeline with the few-step scheduler DPM-Solver++.
+    """Load a whole text-to-image pipeline.
 
-    Half precision on CUDA; the safety checker is off, since its black images would become training data.
+    The usual schedulers give way to DPM-Solver++, which needs fewer steps; those that belong to a way of
+    training (flow matching, LCM, Turbo) stay. Half precision on CUDA. The safety checker is off: its black
+    images would become training data.
 
     Parameters
     ----------
@@ -101,7 +106,8 @@ def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
     pipeline = diffusers.DiffusionPipeline.from_pretrained(source, dtype=_dtype(device), use_safetensors=True)
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
-    pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    if type(pipeline.scheduler).__name__ in MANY_STEP_SCHEDULERS:
+        pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -163,8 +169,8 @@ def _pipeline_config(source: str) -> dict[str, Any]:
 
 def _check_family(source: str, config: Mapping[str, Any]) -> None:
     family = config.get("_class_name")
-    if family not in FAMILIES:
-        raise ValueError(f"generator '{source}' is a {family}; supported so far: {', '.join(FAMILIES)}")
+    if family not in ENCODED:
+        raise ValueError(f"generator '{source}' is a {family}; it must be one of {', '.join(ENCODED)}")
 
 
 def _dtype(device: torch.device) -> torch.dtype:

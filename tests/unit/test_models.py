@@ -126,7 +126,7 @@ def test_a_folder_without_a_pipeline_is_refused(tmp_path):
 
 def test_a_pipeline_of_another_family_is_refused(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    with pytest.raises(ValueError, match="is a FluxPipeline; supported so far: StableDiffusionPipeline"):
+    with pytest.raises(ValueError, match="is a FluxPipeline; it must be one of StableDiffusionPipeline"):
         generator_source(str(tmp_path))
 
 

@@ -1,0 +1,59 @@
+"""Each family of text-to-image pipelines runs FGL, and embeddings stand for their texts to the last bit."""
+
+import inspect
+
+import pytest
+import torch
+
+from fgl_app.algorithms.embedding import encode_texts
+from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.synthesis import SynthesisSettings, synthesize
+from fgl_app.algorithms.types import TextEmbeddings
+from fgl_app.models.pipelines import load_pipeline, load_text_encoder
+from tests.integration.test_apps import run
+from tests.tiny_pipelines import BUILDERS, save_tiny_pipeline
+
+CPU = torch.device("cpu")
+TEXT, NEGATIVE = "a handwritten digit three", "low quality"
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def generator(request, tmp_path_factory):
+    """Folder of a tiny pipeline."""
+    folder = tmp_path_factory.mktemp(request.param)
+    save_tiny_pipeline(request.param, folder)
+    return folder
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_a_clients_embedding_gives_the_image_of_its_text(generator, guidance):
+    encoder = load_text_encoder(str(generator), CPU)
+    assert encoder.components.get("unet") is None
+    assert encoder.components.get("transformer") is None
+    assert encoder.vae is None
+    pipeline = load_pipeline(str(generator), CPU)
+    embeddings = TextEmbeddings(encode_texts(encoder, [TEXT]), torch.tensor([0]), torch.tensor([1]))
+    negative = encode_texts(encoder, [NEGATIVE]) if guidance > 1 else None
+    settings = SynthesisSettings(num_inference_steps=3, guidance_scale=guidance, batch_size=1, seed=5)
+    ours = synthesize(pipeline, embeddings, torch.tensor([1]), settings, negative=negative).images
+
+    options = {"use_resolution_binning": False, "clean_caption": False, "negative_prompt": NEGATIVE}
+    takes = inspect.signature(pipeline.__call__).parameters
+    theirs = pipeline(
+        TEXT,
+        num_inference_steps=3,
+        guidance_scale=guidance,
+        generator=[seeded("image", 5, 0, 0)],
+        output_type="pt",
+        **{name: value for name, value in options.items() if name in takes},
+    ).images
+    assert torch.equal(ours, (theirs * 255).round().to(torch.uint8))
+    assert ours.shape == (1, 3, 16, 16)
+    assert ours.float().std() > 1
+
+
+def test_a_family_runs_fgl(generator, tmp_path):
+    summary = run(tmp_path, generator=str(generator), image_size=16, guidance_scale=2.0, images_per_class=2)
+    assert summary["status"] == "completed"
+    assert summary["num_synthetic_images"] == 20
+    assert not summary["rejected_uploads"] + summary["failures"]
