@@ -18,6 +18,7 @@ from fgl_app.records import (
     CONTROL,
     CONTROL_ROUND,
     EMBEDDINGS,
+    ENCODER,
     LABEL_COUNTS,
     METRICS,
     NUM_EXAMPLES,
@@ -49,7 +50,7 @@ def embed(message: Message, context: Context) -> Message:
     from fgl_app.algorithms.prompts import class_prompts, instance_prompts
     from fgl_app.data.sources import resize_images
     from fgl_app.models.devices import resolve_device
-    from fgl_app.models.pipelines import load_text_encoder
+    from fgl_app.models.pipelines import encoder_fingerprint, load_text_encoder
 
     config, partition_id, data, class_names = _private_data(context)
     labels = data.labels.tolist()
@@ -63,6 +64,12 @@ def embed(message: Message, context: Context) -> Message:
     else:
         prompts = class_prompts(config.template, labels, class_names)
     encoder = load_text_encoder(config.generator, resolve_device(config.device))
+    theirs = cast(str, message.content.config_records[CONFIG].get(ENCODER, ""))
+    ours = encoder_fingerprint(encoder)
+    if theirs not in ("", ours):
+        raise ValueError(
+            f"this client's text encoder {ours} (generator '{config.generator}') is not the server's {theirs}"
+        )
     embeddings = embed_prompts(encoder, prompts, dtype=getattr(torch, config.embedding_dtype))
     content = RecordDict(
         {

@@ -14,6 +14,7 @@ from flwr.common.serde_utils import error_to_proto
 from fgl_app.algorithms.types import State, TextEmbeddings
 
 ARRAYS, METRICS, CONFIG, EMBEDDINGS, SITE = "arrays", "metrics", "config", "embeddings", "site"
+ENCODER = "encoder"
 CONTROL, CONTROL_ROUND = "control", "control-round"
 NUM_EXAMPLES, LABEL_COUNTS = "num-examples", "label-counts"
 EMBEDDING_DTYPES = ("float16", "float32")

@@ -19,7 +19,7 @@ from fgl_app.algorithms.types import LabeledImages, State, TextEmbeddings
 from fgl_app.data.saving import save_images
 from fgl_app.data.sources import match_channels, resize_images
 from fgl_app.methods.session import Session
-from fgl_app.models.pipelines import load_pipeline
+from fgl_app.models.pipelines import encoder_fingerprint, load_pipeline
 from fgl_app.progress import log, track
 from fgl_app.records import arrays_to_state
 from fgl_app.strategies.checked import CheckedStrategy
@@ -61,6 +61,7 @@ def run_fgl(session: Session) -> nn.Module:
         num_classes=len(session.dataset.class_names),
         embeddings=_embed_class_names(session, pipeline) if labels_only else None,
         embedding_shapes={name: tuple(tensor.shape[1:]) for name, tensor in negative.items()},
+        encoder=encoder_fingerprint(pipeline),
         max_upload_bytes=int(config.max_upload_mb * 1e6),
         num_nodes=config.num_clients,
         min_uploads=config.min_nodes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -79,6 +80,33 @@ def load_text_encoder(generator: str, device: torch.device) -> DiffusionPipeline
         source, dtype=_dtype(device), use_safetensors=True, **absent
     )
     return pipeline.to(device)
+
+
+def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
+    """Return a hash of what turns texts into embeddings, the same in single and in half precision.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+        Of :func:`load_text_encoder` or :func:`load_pipeline`.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits over the tokenizers' vocabularies and the encoders' weights.
+    """
+    digest = hashlib.sha256()
+    for name, part in sorted(pipeline.components.items()):
+        if part is None or not name.startswith(("tokenizer", "text_encoder")):
+            continue
+        digest.update(name.encode())
+        if name.startswith("tokenizer"):
+            digest.update(json.dumps(sorted(part.get_vocab().items())).encode())
+            continue
+        for key, tensor in sorted(part.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(tensor.to("cpu", torch.float16).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:

@@ -13,6 +13,7 @@ from fgl_app.algorithms.embedding import merge_embeddings
 from fgl_app.algorithms.types import State, TextEmbeddings
 from fgl_app.records import (
     CONFIG,
+    ENCODER,
     arrays_to_state,
     metric_record,
     record_to_embeddings,
@@ -54,6 +55,9 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
     embedding_shapes : Mapping[str, tuple[int, ...]] or None, default None
         Names and shapes of one prompt's tensors, as the server's own encoder gives them. None takes those
         of the first upload that is good otherwise; give them where clients are not trusted.
+    encoder : str, default ""
+        Names the server's text encoder; the request tells it, as "encoder" in its config, so that a client
+        that has another one can refuse. Empty says nothing.
     max_upload_bytes : int, default 64,000,000
         Larger uploads are rejected.
     num_nodes : int, default 0
@@ -79,6 +83,7 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         correct_fn: Callable[[State, Data], State] | None = None,
         embeddings: TextEmbeddings | None = None,
         embedding_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        encoder: str = "",
         max_upload_bytes: int = 64_000_000,
         num_nodes: int = 0,
         min_uploads: int = 2,
@@ -91,6 +96,7 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         self.num_classes = num_classes
         self.given_embeddings = embeddings
         self.embedding_shapes = embedding_shapes
+        self.encoder = encoder
         self.max_upload_bytes = max_upload_bytes
         self.num_nodes = num_nodes
         self.uploads: dict[tuple[str, int], TextEmbeddings] = {}
@@ -106,7 +112,7 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         nodes = wait_for_nodes(
             grid, minimum=self.min_uploads, expected=self.num_nodes, timeout=self.setup_timeout
         )
-        content = RecordDict({CONFIG: config})
+        content = RecordDict({CONFIG: ConfigRecord({**config, ENCODER: self.encoder})})
         return [Message(content, node, EMBED, ttl=self.setup_timeout) for node in nodes]
 
     def accept_upload(self, reply: Message) -> None:

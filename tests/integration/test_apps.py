@@ -23,14 +23,20 @@ TINY = {
 }
 
 
-def run(tmp_path, name="run", nodes=3, broken=(), spoil=None, **changes):
-    """Run the app; ``spoil`` gets each message and reply of the second client, and may change the reply."""
+def run(tmp_path, name="run", nodes=3, broken=(), spoil=None, second=None, **changes):
+    """Run the app.
+
+    The second client can be odd: its config changed by ``second``, its reply by ``spoil``, which gets each
+    message and reply.
+    """
     values = {key.replace("_", "-"): value for key, value in changes.items()}
     config = config_keys() | TINY | {"output-dir": str(tmp_path), "run-name": name} | values
     grid = FakeGrid(
         {100 - i: app_node(client_app, i, nodes, config) for i in range(nodes)}
         | {node: lambda message: 1 / 0 for node in broken}
     )
+    if second:
+        grid.nodes[99] = app_node(client_app, 1, nodes, config | second)
     if spoil:
         honest = grid.nodes[99]
         grid.nodes[99] = lambda message: spoil(message, honest(message))

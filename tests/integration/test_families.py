@@ -9,7 +9,7 @@ from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.synthesis import SynthesisSettings, synthesize
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.models.pipelines import load_pipeline, load_text_encoder
+from fgl_app.models.pipelines import encoder_fingerprint, load_pipeline, load_text_encoder
 from tests.integration.test_apps import run
 from tests.tiny_pipelines import BUILDERS, save_tiny_pipeline
 
@@ -23,6 +23,30 @@ def generator(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     save_tiny_pipeline(request.param, folder)
     return folder
+
+
+def test_a_client_with_another_encoder_sends_nothing(tiny_generator, tmp_path):
+    pipeline = load_pipeline(str(tiny_generator), CPU)
+    next(pipeline.text_encoder.parameters()).data[0] += 1
+    pipeline.save_pretrained(tmp_path / "other")
+    summary = run(
+        tmp_path,
+        generator=str(tiny_generator),
+        image_size=16,
+        images_per_class=1,
+        second={"generator": str(tmp_path / "other")},
+    )
+    (incident,) = summary["failures"]
+    assert incident["node"] == "99"
+    assert "is not the server's" in incident["reason"]
+    assert summary["status"] == "completed"
+
+
+def test_a_fingerprint_does_not_depend_on_the_precision(tiny_generator):
+    pipeline = load_pipeline(str(tiny_generator), CPU)
+    single = encoder_fingerprint(pipeline)
+    assert encoder_fingerprint(load_text_encoder(str(tiny_generator), CPU)) == single
+    assert encoder_fingerprint(pipeline.to(torch.float16)) == single
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
