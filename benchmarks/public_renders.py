@@ -19,7 +19,7 @@ from fgl_app.algorithms.classification import evaluate, train
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import parse_config
-from fgl_app.data.sources import load_dataset
+from fgl_app.data.sources import config_dataset
 from tools.digits_generator.fonts import install_fonts
 from tools.digits_generator.recipe import Recipe
 from tools.digits_generator.renders import make_renders
@@ -40,7 +40,7 @@ def main() -> None:
         renders = make_renders(fonts, Recipe(renders=5000 * -(-per_class // 500), seed=seed))
         rows = torch.cat([(renders.labels == label).nonzero()[:per_class, 0] for label in range(10)])
         images = LabeledImages(renders.images[rows], renders.labels[rows])
-        data = load_dataset(config.dataset, config.image_size)
+        data = config_dataset(config)
         model = new_classifier(config, images, len(data.class_names))
         train(model, images, synthetic_settings(config), seeded("server", seed, 0))
         results.append(100 * evaluate(model, data.test)[0])

@@ -16,14 +16,14 @@ from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.strokes import StrokeMeasures, measure_strokes, stroke_captions
 from fgl_app.algorithms.synthesis import SynthesisSettings, synthesize
 from fgl_app.config import RunConfig, parse_config
-from fgl_app.data.sources import load_dataset
+from fgl_app.data.sources import config_dataset
 from fgl_app.models.devices import resolve_device
 from fgl_app.models.pipelines import load_pipeline
 
 
 def correlations(config: RunConfig, digits: int) -> dict[str, float]:
     """Return Pearson's r of each measure between private digits and one image of each one's caption."""
-    data = load_dataset(config.dataset, config.image_size)
+    data = config_dataset(config)
     chosen = torch.randperm(len(data.train), generator=seeded("choice", config.seed))[:digits]
     private = data.train.select(chosen)
     measured = measure_strokes(private.images.float() / 255)

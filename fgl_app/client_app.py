@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from fgl_app.algorithms.types import LabeledImages
+    from fgl_app.data.types import ImageDataset
 
 app = ClientApp()
 
@@ -47,22 +48,31 @@ def embed(message: Message, context: Context) -> Message:
     import torch
 
     from fgl_app.algorithms.embedding import embed_prompts
-    from fgl_app.algorithms.prompts import class_prompts, instance_prompts
+    from fgl_app.algorithms.prompts import write_prompts
     from fgl_app.data.sources import resize_images
+    from fgl_app.data.vocabulary import load_vocabulary
     from fgl_app.models.devices import resolve_device
     from fgl_app.models.pipelines import encoder_fingerprint, load_text_encoder
 
-    config, partition_id, data, class_names = _private_data(context)
-    labels = data.labels.tolist()
+    config, partition_id, data, source = _private_data(context)
+    words = load_vocabulary(config.vocabulary)
+    captions = domains = None
+    if data.domains is not None:
+        domains = [source.domain_names[number] for number in data.domains.tolist()]
     if config.prompts == "instance":
         from fgl_app.algorithms.strokes import measure_strokes, stroke_captions
 
         # The words stand for pixels of the original digits, whatever the classifier's image size.
         originals = resize_images(data, CAPTION_SIZE).images.float() / 255
         captions = stroke_captions(measure_strokes(originals))
-        prompts = instance_prompts(config.template, labels, captions, class_names)
-    else:
-        prompts = class_prompts(config.template, labels, class_names)
+    prompts = write_prompts(
+        config.template,
+        data.labels.tolist(),
+        source.class_names,
+        captions=captions,
+        domains=domains,
+        phrases={name: words.domain(name) for name in source.domain_names},
+    )
     encoder = load_text_encoder(config.generator, resolve_device(config.device))
     theirs = cast(str, message.content.config_records[CONFIG].get(ENCODER, ""))
     ours = encoder_fingerprint(encoder)
@@ -70,7 +80,12 @@ def embed(message: Message, context: Context) -> Message:
         raise ValueError(
             f"this client's text encoder {ours} (generator '{config.generator}') is not the server's {theirs}"
         )
-    embeddings = embed_prompts(encoder, prompts, dtype=getattr(torch, config.embedding_dtype))
+    embeddings = embed_prompts(
+        encoder,
+        prompts,
+        dtype=getattr(torch, config.embedding_dtype),
+        negatives=words.negatives_for(source.domain_names, config.negative_prompt),
+    )
     content = RecordDict(
         {
             EMBEDDINGS: embeddings_to_record(embeddings),
@@ -90,8 +105,8 @@ def train(message: Message, context: Context) -> Message:
     from fgl_app.tasks import make_task
     from fgl_app.tasks.task import LocalRound
 
-    config, partition_id, data, class_names = _private_data(context)
-    task = make_task(config, class_names, data.images.shape[1])
+    config, partition_id, data, source = _private_data(context)
+    task = make_task(config, source.class_names, data.images.shape[1])
     model = task.new_model()
     load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
     request = message.content.config_records[CONFIG]
@@ -131,18 +146,18 @@ def train_local_diffusion(message: Message, context: Context) -> Message:
     from fgl_app.algorithms.randomness import seeded
     from fgl_app.tasks.diffusion import DiffusionTask
 
-    config, partition_id, data, class_names = _private_data(context)
-    task = DiffusionTask(config, class_names, data.images.shape[1])
+    config, partition_id, data, source = _private_data(context)
+    task = DiffusionTask(config, source.class_names, data.images.shape[1])
     model = task.new_model()
     load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
     loss = task.pretrain(model, data, seeded("pretrain", config.seed, partition_id))
     metrics: dict[str, float | int | list[int]] = {NUM_EXAMPLES: len(data), "train-loss": loss}
     if config.class_conditional:
-        metrics[LABEL_COUNTS] = torch.bincount(data.labels, minlength=len(class_names)).tolist()
+        metrics[LABEL_COUNTS] = torch.bincount(data.labels, minlength=len(source.class_names)).tolist()
     return Message(_trained(model, metrics, partition_id), reply_to=message)
 
 
-def _private_data(context: Context) -> tuple[RunConfig, int, LabeledImages, tuple[str, ...]]:
+def _private_data(context: Context) -> tuple[RunConfig, int, LabeledImages, ImageDataset]:
     from fgl_app.data.partitions import load_client_data
 
     config = parse_config(context.run_config)
@@ -150,8 +165,8 @@ def _private_data(context: Context) -> tuple[RunConfig, int, LabeledImages, tupl
     if missing:
         raise ValueError(f"this SuperNode needs --node-config with {' and '.join(sorted(missing))}")
     partition_id = int(context.node_config["partition-id"])
-    data, class_names = load_client_data(config, partition_id, int(context.node_config["num-partitions"]))
-    return config, partition_id, data, class_names
+    data, source = load_client_data(config, partition_id, int(context.node_config["num-partitions"]))
+    return config, partition_id, data, source
 
 
 def _trained(

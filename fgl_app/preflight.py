@@ -48,7 +48,7 @@ def check_inputs(config: RunConfig, num_clients: int) -> None:
     """
     # Torch and the data libraries take seconds to import; a wrong folder is told before.
     from fgl_app.data.partitions import partition
-    from fgl_app.data.sources import load_dataset
+    from fgl_app.data.sources import config_dataset
     from fgl_app.models.classifiers import check_classifier
     from fgl_app.models.devices import check_device
     from fgl_app.models.pipelines import generator_source
@@ -56,7 +56,7 @@ def check_inputs(config: RunConfig, num_clients: int) -> None:
     try:
         check_device(config.device)
         check_classifier(config.classifier)
-        data = load_dataset(config.dataset, config.image_size)
+        data = config_dataset(config)
         if num_clients:
             partition(config, num_clients)
         if config.method == "fgl" or (config.trains_diffusion and config.diffusion_space == "latent"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,7 +84,11 @@ def _warn_of_truncation(pipeline: DiffusionPipeline, texts: Sequence[str]) -> No
 
 
 def embed_prompts(
-    pipeline: DiffusionPipeline, prompts: Sequence[Prompt], *, dtype: torch.dtype = torch.float16
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[Prompt],
+    *,
+    dtype: torch.dtype = torch.float16,
+    negatives: Mapping[str, str] | None = None,
 ) -> TextEmbeddings:
     """Encode prompts into what a client uploads.
 
@@ -96,6 +100,8 @@ def embed_prompts(
         At least one.
     dtype : torch.dtype, default torch.float16
         Precision of the upload; half precision halves it.
+    negatives : Mapping[str, str] or None, default None
+        Negative prompt of each domain, uploaded beside the prompts; None leaves it to the server.
 
     Returns
     -------
@@ -103,6 +109,9 @@ def embed_prompts(
         One row for each prompt, in order.
     """
     tensors = encode_texts(pipeline, [prompt.text for prompt in prompts])
+    if negatives is not None:
+        encoded = encode_texts(pipeline, [negatives[prompt.domain] for prompt in prompts])
+        tensors |= {f"negative_{name}": tensor for name, tensor in encoded.items()}
     return TextEmbeddings(
         {name: tensor.to(dtype) for name, tensor in tensors.items()},
         torch.tensor([prompt.label for prompt in prompts]),

@@ -3,65 +3,62 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text, the class it describes and the number of private examples it stands for."""
+    """A text, the class it describes, the number of private examples it stands for, and their domain."""
 
     text: str
     label: int
     count: int
+    domain: str = ""
 
 
-def class_prompts(template: str, labels: Sequence[int], class_names: Sequence[str]) -> list[Prompt]:
-    """Write one prompt for each class held.
-
-    Parameters
-    ----------
-    template : str
-        Text with ``{label}``.
-    labels : Sequence[int]
-        Class of each private example.
-    class_names : Sequence[str]
-        Name of each class.
-
-    Returns
-    -------
-    list[Prompt]
-        In ascending order of class, counting the class's examples.
-    """
-    return [
-        Prompt(template.format(label=class_names[label]), label, count)
-        for label, count in sorted(Counter(labels).items())
-    ]
-
-
-def instance_prompts(
-    template: str, labels: Sequence[int], captions: Sequence[str], class_names: Sequence[str]
+def write_prompts(
+    template: str,
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    *,
+    captions: Sequence[str] | None = None,
+    domains: Sequence[str] | None = None,
+    phrases: Mapping[str, str] | None = None,
 ) -> list[Prompt]:
-    """Write one prompt for each distinct pair of class and caption.
+    """Write one prompt for each distinct description of private examples.
 
     Parameters
     ----------
     template : str
-        Text with ``{label}`` and ``{caption}``.
+        Text with ``{label}``, and ``{caption}`` or ``{domain}`` when these are given.
     labels : Sequence[int]
         Class of each private example.
-    captions : Sequence[str]
-        Caption of each private example, same length.
     class_names : Sequence[str]
         Name of each class.
+    captions : Sequence[str] or None, default None
+        Caption of each example, for instance-level prompts; None: class-level.
+    domains : Sequence[str] or None, default None
+        Domain of each example.
+    phrases : Mapping[str, str] or None, default None
+        What stands for a domain in the text; None: its name.
 
     Returns
     -------
     list[Prompt]
-        In ascending order of class and caption, counting the examples that share them: equal prompts
-        are uploaded once.
+        In ascending order of class, caption and domain, counting the examples that share them: equal
+        prompts are uploaded once.
     """
+    nothing = [""] * len(labels)
+    described = Counter(zip(labels, captions or nothing, domains or nothing, strict=True))
     return [
-        Prompt(template.format(label=class_names[label], caption=caption), label, count)
-        for (label, caption), count in sorted(Counter(zip(labels, captions, strict=True)).items())
+        Prompt(
+            template.format(
+                label=class_names[label], caption=caption, domain=(phrases or {}).get(domain, domain)
+            ),
+            label,
+            count,
+            domain,
+        )
+        for (label, caption, domain), count in sorted(described.items())
     ]

@@ -95,7 +95,8 @@ def synthesize(
     settings : SynthesisSettings
         Steps, guidance, batch size, seed.
     negative : Mapping[str, Tensor] or None, default None
-        Encoded negative prompt, shape (1, ...) each; needed when the guidance scale is above 1.
+        Encoded negative prompt, shape (1, ...) each, of those that bring none of their own; needed when the
+        guidance scale is above 1.
     callback : Callable[[int], None] or None, default None
         Called with the number of images of each finished batch.
 
@@ -118,19 +119,17 @@ def synthesize(
         fixed["negative_prompt"] = None
     plan = [(row, image) for row, share in enumerate(shares.tolist()) for image in range(share)]
     device, dtype = pipeline._execution_device, _denoiser_dtype(pipeline)
-    conditions = {name: tensor.to(device, dtype) for name, tensor in embeddings.tensors.items()}
+    others = {
+        f"negative_{name}": tensor.expand(len(embeddings), *tensor.shape[1:])
+        for name, tensor in (negative or {}).items()
+    }
+    conditions = {name: tensor.to(device, dtype) for name, tensor in {**others, **embeddings.tensors}.items()}
     batches = []
     for start in range(0, len(plan), settings.batch_size):
         batch = plan[start : start + settings.batch_size]
         rows = [row for row, _ in batch]
-        inputs = {name: tensor[rows] for name, tensor in conditions.items()}
-        if negative is not None:
-            inputs |= {
-                f"negative_{name}": tensor.to(device, dtype).expand(len(rows), *tensor.shape[1:])
-                for name, tensor in negative.items()
-                # Models that were distilled with guidance take none.
-                if f"negative_{name}" in takes
-            }
+        # Models that were distilled with guidance take no negative prompt.
+        inputs = {name: tensor[rows] for name, tensor in conditions.items() if name in takes}
         images = pipeline(
             **inputs,
             **fixed,

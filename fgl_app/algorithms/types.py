@@ -21,17 +21,21 @@ class LabeledImages:
         uint8, shape (N, C, H, W).
     labels : Tensor
         int64, shape (N,), values in ``[0, num_classes)``.
+    domains : Tensor or None, default None
+        int64, shape (N,): the domain of each image, when the data set has domains.
     """
 
     images: Tensor
     labels: Tensor
+    domains: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def select(self, indices: Tensor) -> LabeledImages:
         """Return the examples at ``indices`` (int64, shape (M,))."""
-        return LabeledImages(self.images[indices], self.labels[indices])
+        domains = None if self.domains is None else self.domains[indices]
+        return LabeledImages(self.images[indices], self.labels[indices], domains)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ Method = Literal["fgl", "classifier", "fedddpm", "fedddpm-plus", "diffusion"]
 InnerStrategy = Literal[
     "fedavg", "fedprox", "fedadam", "fedyogi", "scaffold", "centralized", "local-only", "auxiliary-only"
 ]
-Partitioning = Literal["iid", "dirichlet", "pathological"]
+Partitioning = Literal["iid", "dirichlet", "pathological", "size", "domain"]
 Prompts = Literal["class", "instance", "labels-only"]
 Augmentation = Literal["none", "affine"]
 EmbeddingDtype = Literal["float16", "float32"]

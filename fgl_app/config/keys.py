@@ -72,7 +72,18 @@ class RunConfig(BaseModel):
         description="`digits` (embedded: 5000 real MNIST digits), or a hub id or folder for `datasets`",
     )
     image_size: int = Field(32, ge=8, le=1024, description="side of the classifier's square input, pixels")
-    partitioning: Partitioning = Field("dirichlet", description="how examples are split over the clients")
+    image_column: str = Field("", description="column of images; empty: the first of type Image")
+    label_column: str = Field("", description="column of classes; empty: the first of type ClassLabel")
+    domain_column: str = Field("", description="column of domains, such as styles or sites; empty: none")
+    class_subset: str = Field("", description="classes to keep, names or numbers, by commas; empty: all")
+    vocabulary: str = Field(
+        "", description="TOML or JSON file of words for prompts: tables `labels`, `domains`, `negatives`"
+    )
+    partitioning: Partitioning = Field(
+        "dirichlet",
+        description="how examples are split over the clients; `size`: client i gets a share of i + 1, "
+        "`domain`: one domain a client",
+    )
     dirichlet_alpha: float = Field(
         0.01, gt=0, description="concentration of `dirichlet`: smaller is more skewed"
     )
@@ -110,7 +121,9 @@ class RunConfig(BaseModel):
         "`labels-only`: the control, class names alone, no upload",
     )
     prompt_template: str = Field(
-        "", description="prompt with {label} and, for `instance`, {caption}; empty: the data set's own"
+        "",
+        description="prompt with {label}, {caption} for `instance`, {domain} if there are domains; empty: "
+        "the data set's own",
     )
     negative_prompt: str = Field(
         "low quality, low resolution", description="what guidance leads away from (guidance-scale > 1)"
@@ -196,7 +209,13 @@ class RunConfig(BaseModel):
             )
         if self.run_name == "latest":
             raise ValueError("run-name must not be 'latest', the link to the newest run")
-        check_template(self.prompt_template, self.prompts)
+        if self.partitioning == "domain" and not self.domain_column:
+            raise ValueError("partitioning 'domain' needs domain-column, the column that names the domains")
+        if self.dataset == "digits" and (
+            self.image_column or self.label_column or self.domain_column or self.class_subset
+        ):
+            raise ValueError("the data set 'digits' has no columns or classes to choose; they must be empty")
+        check_template(self.prompt_template, self.prompts, has_domains=bool(self.domain_column))
         return self
 
     @property
@@ -214,7 +233,9 @@ class RunConfig(BaseModel):
     @property
     def template(self) -> str:
         """The prompt template in force: the given one, or the data set's own."""
-        return self.prompt_template or own_template(self.dataset, self.prompts)
+        return self.prompt_template or own_template(
+            self.dataset, self.prompts, has_domains=bool(self.domain_column)
+        )
 
     def to_run_config(self) -> dict[str, str | int | float | bool]:
         """Return the config under its outside, kebab-case keys."""

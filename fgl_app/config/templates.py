@@ -12,19 +12,26 @@ PHOTO_TEMPLATES = {
     "class": "{label}, real world images, high resolution",
     "instance": "{label}, {caption}, real world images, high resolution",
 }
+DOMAIN_TEMPLATES = {
+    "class": "{label}, {domain}, high resolution",
+    "instance": "{label}, {caption}, {domain}, high resolution",
+}
 
 
-def own_template(dataset: str, prompts: str) -> str:
+def own_template(dataset: str, prompts: str, *, has_domains: bool) -> str:
     """Return the template of a data set for a kind of prompts."""
-    templates = DIGITS_TEMPLATES if dataset == "digits" else PHOTO_TEMPLATES
+    templates = DOMAIN_TEMPLATES if has_domains else PHOTO_TEMPLATES
+    if dataset == "digits":
+        templates = DIGITS_TEMPLATES
     return templates["instance" if prompts == "instance" else "class"]
 
 
-def check_template(template: str, prompts: str) -> None:
+def check_template(template: str, prompts: str, *, has_domains: bool) -> None:
     """Raise ValueError unless a template holds the fields that a kind of prompts fills; empty will do."""
     if not template:
         return
     needed = ["label", "caption"] if prompts == "instance" else ["label"]
+    allowed = {*needed, "domain"} if has_domains else set(needed)
     try:
         # Bare fields only: a format specification or an attribute has no business in a prompt.
         parts = list(Formatter().parse(template))
@@ -34,9 +41,10 @@ def check_template(template: str, prompts: str) -> None:
         plain = len(fields) == sum(name is not None for _, name, _, _ in parts)
     except ValueError:
         fields, plain = [], False
-    if not plain or set(fields) != set(needed):
+    if not (plain and set(needed) <= set(fields) <= allowed):
         names = " and ".join(f"{{{name}}}" for name in needed)
+        may = ", may contain {domain}" if has_domains else ""
         raise ValueError(
-            f"prompt-template must contain {names} and no other field with prompts '{prompts}', "
+            f"prompt-template must contain {names}{may} and no other field with prompts '{prompts}', "
             f"got '{template}'"
         )

@@ -1,9 +1,12 @@
-"""Data sets that ``datasets.load_dataset`` opens: hub ids and folders."""
+"""Data sets that ``datasets`` opens: hub ids, and folders of pictures, parquet, arrow or saved to disk."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -11,12 +14,13 @@ import torch
 from PIL import Image
 
 from fgl_app.algorithms.types import LabeledImages
-from fgl_app.data.types import ImageDataset
+from fgl_app.data.types import ImageDataset, Selection
 
 TEST_SPLITS = ("test", "validation", "valid")
+SAVED_TO_DISK = "dataset_dict.json"
 
 
-def load_labeled_images(name: str, image_size: int) -> ImageDataset:
+def load_labeled_images(name: str, image_size: int, selection: Selection) -> ImageDataset:
     """Load a labelled image set.
 
     Parameters
@@ -25,6 +29,8 @@ def load_labeled_images(name: str, image_size: int) -> ImageDataset:
         Hub id or folder.
     image_size : int
         Side of the returned images, pixels; others are resized (bilinear, anti-aliased).
+    selection : Selection
+        Columns and classes.
 
     Returns
     -------
@@ -34,48 +40,146 @@ def load_labeled_images(name: str, image_size: int) -> ImageDataset:
     Raises
     ------
     ValueError
-        When it is neither a folder nor to be reached, or lacks a column or a split.
+        When it is neither a folder nor to be reached, or lacks a column, a split or a class.
     """
-    looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    if not (Path(name).is_dir() or looks_like_hub_id):
-        raise ValueError(f"dataset must be 'digits', a folder or a hub id such as 'owner/name', got '{name}'")
-    datasets.disable_progress_bars()
-    try:
-        splits = datasets.load_dataset(name)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(f"dataset '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+    splits = _open(name)
     test = next((split for split in TEST_SPLITS if split in splits), "")
     if "train" not in splits or not test:
         raise ValueError(
             f"dataset '{name}' needs the splits 'train' and 'test' or 'validation', "
             f"it has {', '.join(splits)}"
         )
-    features = splits["train"].features
-    image, label = _column(name, features, datasets.Image), _column(name, features, datasets.ClassLabel)
-    read = [_read(splits[split], image, label, image_size) for split in ("train", test)]
+    columns = _columns(name, splits["train"].features, selection)
+    tables = [splits[split].select_columns(list(columns.values())) for split in ("train", test)]
+    domain_names: tuple[str, ...] = ()
+    labels, class_names = _as_classes(name, tables, columns["label"])
+    domains: list[np.ndarray | None] = [None, None]
+    if "domain" in columns:
+        domains[:], domain_names = _as_classes(name, tables, columns["domain"])
+    kept, class_names = _subset(name, class_names, selection.classes)
+    skipped: list[str] = []
+    read = [
+        _read(_Split(table, columns["image"], label, domain), kept, image_size, skipped)
+        for table, label, domain in zip(tables, labels, domains, strict=True)
+    ]
+    if min(map(len, read)) == 0:
+        raise ValueError(f"dataset '{name}' has a split without a readable image of the classes chosen")
     if len({images.images.shape[1] for images in read}) > 1:
-        read = [LabeledImages(data.images.expand(-1, 3, -1, -1), data.labels) for data in read]
-    return ImageDataset(read[0], read[1], tuple(features[label].names))
+        read = [replace(data, images=data.images.expand(-1, 3, -1, -1)) for data in read]
+    return ImageDataset(read[0], read[1], class_names, domain_names, tuple(skipped))
 
 
-def _column(name: str, features: datasets.Features, kind: type) -> str:
-    for column, feature in features.items():
-        if isinstance(feature, kind):
-            return str(column)
-    raise ValueError(f"dataset '{name}' has no column of type {kind.__name__}, it has {', '.join(features)}")
+def _open(name: str) -> datasets.DatasetDict:
+    looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if not (Path(name).is_dir() or looks_like_hub_id):
+        raise ValueError(f"dataset must be 'digits', a folder or a hub id such as 'owner/name', got '{name}'")
+    datasets.disable_progress_bars()
+    try:
+        if (Path(name) / SAVED_TO_DISK).is_file():
+            return datasets.load_from_disk(name)
+        return datasets.load_dataset(name)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(f"dataset '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
-def _read(split: datasets.Dataset, image: str, label: str, image_size: int) -> LabeledImages:
-    pixels = np.stack(list(_pixels(split[image], image_size)))
-    if (pixels == pixels[..., :1]).all():
-        pixels = pixels[..., :1]
-    images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-    return LabeledImages(images, torch.tensor(split[label], dtype=torch.int64))
+def _columns(name: str, features: datasets.Features, selection: Selection) -> dict[str, str]:
+    """Return the columns in use, by "image", "label" and, when asked for, "domain"."""
+
+    def column(key: str, asked: str, kind: type) -> str:
+        if asked in features:
+            return asked
+        for found, feature in features.items():
+            if not asked and isinstance(feature, kind):
+                return str(found)
+        missing = f"no column '{asked}'" if asked else f"no column of type {kind.__name__}"
+        raise ValueError(f"dataset '{name}' has {missing}, it has {', '.join(features)}; set {key}")
+
+    columns = {
+        "image": column("image-column", selection.image_column, datasets.Image),
+        "label": column("label-column", selection.label_column, datasets.ClassLabel),
+    }
+    if not isinstance(features[columns["image"]], datasets.Image):
+        raise ValueError(f"column '{columns['image']}' of dataset '{name}' holds no images; set image-column")
+    if selection.domain_column:
+        columns["domain"] = column("domain-column", selection.domain_column, datasets.ClassLabel)
+    return columns
 
 
-def _pixels(images: Iterable[Image.Image], size: int) -> Iterable[np.ndarray]:
-    for image in images:
+def _as_classes(
+    name: str, tables: list[datasets.Dataset], column: str
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Return a column of each table as numbers of names: those of its type, else its values in order."""
+    values = [np.asarray(table[column]) for table in tables]
+    feature = tables[0].features[column]
+    if not isinstance(feature, datasets.ClassLabel):
+        present = sorted({value for part in values for value in part.tolist()})
+        numbers = {value: number for number, value in enumerate(present)}
+        coded = [np.array([numbers[value] for value in part.tolist()], dtype=np.int64) for part in values]
+        return coded, tuple(str(value) for value in present)
+    for part in values:
+        outside = part[(part < 0) | (part >= feature.num_classes)]
+        if len(outside):
+            raise ValueError(
+                f"column '{column}' of dataset '{name}' holds {outside[0]}, outside its "
+                f"{feature.num_classes} names"
+            )
+    return [part.astype(np.int64) for part in values], tuple(feature.names)
+
+
+def _subset(
+    name: str, class_names: tuple[str, ...], wanted: tuple[str, ...]
+) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Return old class numbers with their new ones, and the new names."""
+    known = {str(number): number for number in range(len(class_names))}
+    known |= {each: number for number, each in enumerate(class_names)}
+    unknown = [each for each in wanted if each not in known]
+    if unknown:
+        raise ValueError(f"class-subset names '{unknown[0]}', which is no class of dataset '{name}'")
+    kept = [known[each] for each in wanted] or list(range(len(class_names)))
+    if len(set(kept)) < max(2, len(kept)):
+        raise ValueError(f"dataset '{name}' needs at least two different classes, got {len(set(kept))}")
+    return {old: new for new, old in enumerate(kept)}, tuple(class_names[old] for old in kept)
+
+
+@dataclass(frozen=True)
+class _Split:
+    table: datasets.Dataset
+    image: str
+    labels: np.ndarray
+    domains: np.ndarray | None
+
+
+def _read(split: _Split, kept: dict[int, int], image_size: int, skipped: list[str]) -> LabeledImages:
+    """Read the images of the classes kept; those that cannot be read are skipped and named."""
+    wanted = np.flatnonzero(np.isin(split.labels, list(kept)))
+    files = split.table.cast_column(split.image, datasets.Image(decode=False)).select(wanted)
+    pixels: list[np.ndarray] = []
+    rows: list[int] = []
+    for row, file in zip(wanted.tolist(), _values(files, split.image), strict=True):
+        try:
+            pixels.append(_pixels(file, image_size))
+            rows.append(row)
+        except (OSError, SyntaxError, ValueError) as error:
+            reason = str(error).splitlines()[0].split(" <")[0]
+            skipped.append(f"{split.table.split} {row} {file['path'] or ''}: {reason}")
+    everything = np.stack(pixels) if pixels else np.zeros((0, image_size, image_size, 3), np.uint8)
+    if (everything == everything[..., :1]).all():
+        everything = everything[..., :1]
+    return LabeledImages(
+        torch.from_numpy(np.ascontiguousarray(everything.transpose(0, 3, 1, 2))),
+        torch.tensor([kept[label] for label in split.labels[rows].tolist()], dtype=torch.int64),
+        None if split.domains is None else torch.from_numpy(split.domains[rows]),
+    )
+
+
+def _values(table: datasets.Dataset, column: str) -> Iterable[dict[str, Any]]:
+    for row in table:
+        yield row[column]
+
+
+def _pixels(file: dict[str, Any], size: int) -> np.ndarray:
+    with Image.open(io.BytesIO(file["bytes"]) if file["bytes"] is not None else file["path"]) as image:
         picture = image.convert("RGB")
-        if picture.size != (size, size):
-            picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-        yield np.asarray(picture)
+    if picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(picture)

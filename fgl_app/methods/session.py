@@ -15,7 +15,7 @@ from torch import nn
 from fgl_app.algorithms.types import LabeledImages, State
 from fgl_app.config import RunConfig
 from fgl_app.data.partitions import label_counts, partition
-from fgl_app.data.sources import load_dataset
+from fgl_app.data.sources import config_dataset
 from fgl_app.data.types import ImageDataset
 from fgl_app.metrics.traffic import TrafficLedger
 from fgl_app.progress import log
@@ -64,7 +64,7 @@ class Session:
     @cached_property
     def dataset(self) -> ImageDataset:
         """The data set: its test split, its class names, and its training split for reference points."""
-        return load_dataset(self.config.dataset, self.config.image_size)
+        return config_dataset(self.config)
 
     @cached_property
     def nodes(self) -> list[int]:
@@ -107,9 +107,10 @@ class Session:
         """Write a round's result down and say it."""
         metrics, traffic = evaluation.metrics, self.ledger.totals()
         self.curve.append((server_round, metrics[self.task.headline]))
-        self.outcome |= {**metrics, **self.task.protocol}
+        by_domain = {f"{self.task.headline}_by_domain": evaluation.by_domain} if evaluation.by_domain else {}
+        self.outcome |= {**metrics, **self.task.protocol, **by_domain}
         bytes_so_far = {"uplink_bytes": traffic["uplink"], "downlink_bytes": traffic["downlink"]}
-        self.directory.log({"event": "round", "round": server_round, **metrics, **bytes_so_far})
+        self.directory.log({"event": "round", "round": server_round, **metrics, **by_domain, **bytes_so_far})
         if evaluation.samples is not None:
             self._keep_samples(server_round, evaluation.samples)
         text = self.task.describe(metrics)
@@ -196,6 +197,11 @@ class Session:
         self.directory.write_summary(self._summary(error))
         write_report(self.directory.path)
 
+    def _skipped(self) -> tuple[str, ...]:
+        # A run that failed before its data were loaded does not load them to say so.
+        data: ImageDataset | None = self.__dict__.get("dataset")
+        return data.skipped if data is not None else ()
+
     def _summary(self, error: BaseException | None) -> dict[str, object]:
         config, traffic = self.config, self.ledger.by_phase()
         outcome = {"status": "completed"}
@@ -217,6 +223,7 @@ class Session:
                 for way in ("uplink", "downlink")
             },
             "rejected_uploads": [incident.to_json() for incident in self.rejected],
+            "skipped_images": list(self._skipped()),
             "failures": [incident.to_json() for incident in self.failures],
             "versions": versions(),
         }

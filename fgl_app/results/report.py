@@ -28,7 +28,16 @@ _PICTURES = {
     "traffic.png": "Bytes sent and received by the clients in each phase",
 }
 _OTHER_RESULTS_OMIT = {
-    *("status", "error", "strategy", "dataset", "num_clients", "rejected_uploads", "failures"),
+    *(
+        "status",
+        "error",
+        "strategy",
+        "dataset",
+        "num_clients",
+        "rejected_uploads",
+        "skipped_images",
+        "failures",
+    ),
     *("seconds", "uplink_bytes", "downlink_bytes", "versions", "decisions"),
     *("accuracy", "frechet_distance", "label_agreement", "downstream_accuracy"),
 }

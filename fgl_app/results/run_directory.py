@@ -23,7 +23,10 @@ _FIRST_KEYS = (
     *("status", "error", "strategy", "dataset", "seed", "num_clients", "rounds"),
     *("accuracy", "loss", "frechet_distance", "label_agreement", "downstream_accuracy"),
 )
-_LAST_KEYS = ("seconds", "uplink_bytes", "downlink_bytes", "rejected_uploads", "failures", "versions")
+_LAST_KEYS = (
+    *("seconds", "uplink_bytes", "downlink_bytes"),
+    *("rejected_uploads", "skipped_images", "failures", "versions"),
+)
 
 
 class RunDirectory:

@@ -42,9 +42,14 @@ class ClassificationTask(Task):
         return train(model, examples, settings, generator, callback=callback, on_gradients=on_gradients)
 
     def evaluate(self, model: nn.Module, data: ImageDataset, *, final: bool) -> Evaluation:
-        """Return accuracy and loss on the test split."""
+        """Return accuracy and loss on the test split, and the accuracy on each of its domains."""
         accuracy, loss = evaluate(model, data.test)
-        return Evaluation({"accuracy": accuracy, "loss": loss})
+        by_domain = {}
+        if data.test.domains is not None:
+            for number in data.test.domains.unique().tolist():
+                examples = data.test.select((data.test.domains == number).nonzero().squeeze(1))
+                by_domain[data.domain_names[number]] = evaluate(model, examples)[0]
+        return Evaluation({"accuracy": accuracy, "loss": loss}, by_domain=by_domain)
 
     def quality(self, metrics: dict[str, float]) -> float:
         """Return the accuracy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -45,10 +45,13 @@ class Evaluation:
         By name; these go into the summary.
     samples : LabeledImages or None, default None
         Images it made, if it makes images, from the same noise in every round.
+    by_domain : dict[str, float], default {}
+        The headline metric on each domain of the test split, by name.
     """
 
     metrics: dict[str, float]
     samples: LabeledImages | None = None
+    by_domain: dict[str, float] = field(default_factory=dict)
 
 
 class Task(ABC):

@@ -34,7 +34,10 @@ def test_every_key_is_described():
             "config key 'inner-strategy' must be one of fedavg, fedprox, fedadam, fedyogi, scaffold, "
             "centralized, local-only, auxiliary-only, got 'x'",
         ),
-        ({"partitioning": "by-name"}, "must be one of iid, dirichlet, pathological, got 'by-name'"),
+        (
+            {"partitioning": "by-name"},
+            "must be one of iid, dirichlet, pathological, size, domain, got 'by-name'",
+        ),
         ({"local-epochs": "abc"}, "config key 'local-epochs' must be a valid integer, got 'abc'"),
         ({"local-epochs": 1.5}, "config key 'local-epochs' must be a valid integer, got 1.5"),
         ({"local-epochs": True}, "config key 'local-epochs' must be a valid integer, got True"),

@@ -10,7 +10,7 @@ from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import parse_config
 from fgl_app.data.partitions import MIN_PARTITION_SIZE, label_counts, load_client_data, partition
 from fgl_app.data.saving import save_images
-from fgl_app.data.sources import load_dataset, match_channels, resize_images
+from fgl_app.data.sources import config_dataset, load_dataset, match_channels, resize_images
 
 
 def config(**values):
@@ -105,10 +105,10 @@ def test_an_impossible_partition_is_refused(values, clients, sentence):
 
 
 def test_a_client_sees_its_own_examples_only():
-    data, names = load_client_data(config(), 2, 5)
+    data, source = load_client_data(config(), 2, 5)
     counts = label_counts(config(), 5)[2]
     assert torch.bincount(data.labels, minlength=10).tolist() == counts.tolist()
-    assert names[0] == "zero"
+    assert source.class_names[0] == "zero"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -124,6 +124,7 @@ def test_saved_images_are_a_data_set(tmp_path, channels):
 
 def a_folder_of_colours(folder, *, splits=("train", "test"), grey=False, size=20):
     """Write flat pictures of three colours, a class each."""
+    folder.mkdir(exist_ok=True)
     colours = [(9, 9, 9), (99, 99, 99), (200, 200, 200)] if grey else [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
     features = datasets.Features(
         {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["red", "green", "blue"])}
@@ -165,6 +166,131 @@ def test_a_data_set_that_lacks_something_is_refused(tmp_path, monkeypatch):
         datasets.Dataset.from_dict({"x": [1]}).to_parquet(str(tmp_path / "plain" / f"{split}.parquet"))
     with pytest.raises(ValueError, match="has no column of type Image, it has x"):
         load_dataset(str(tmp_path / "plain"), 16)
+
+
+STYLES = ("plain", "inverted", "framed")
+
+
+def a_folder_of_styles(folder, *, names=("n01", "n02"), broken=False):
+    """Write pictures of two classes in three styles, as columns without types; one file may be broken."""
+    rows = {"photo": [], "what": [], "style": []}
+    for i in range(60):
+        picture = np.zeros((8, 8, 3), dtype=np.uint8)
+        picture[:, (i % 2) * 4 : (i % 2) * 4 + 4] = 200
+        style = STYLES[i % 3]
+        if style == "inverted":
+            picture = 255 - picture
+        if style == "framed":
+            picture[0] = picture[-1] = (255, 0, 0)
+        rows["photo"].append(Image.fromarray(picture))
+        rows["what"].append(names[i % 2])
+        rows["style"].append(style)
+    features = datasets.Features(
+        {"photo": datasets.Image(), "what": datasets.Value("string"), "style": datasets.Value("string")}
+    )
+    for split in ("train", "test"):
+        table = datasets.Dataset.from_dict(rows, features=features)
+        if broken:
+            table = table.cast_column("photo", datasets.Image(decode=False)).to_list()
+            table[7]["photo"] = {"bytes": b"no picture", "path": "seven.png"}
+            table = datasets.Dataset.from_list(table).cast(features)
+        table.to_parquet(str(folder / f"{split}.parquet"))
+    return folder
+
+
+def styles_config(folder, **changes):
+    values = {"label_column": "what", "domain_column": "style", "image_size": 8}
+    return config(dataset=str(folder), **values, **changes)
+
+
+def test_columns_without_types_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    words = tmp_path / "words.toml"
+    words.write_text('[labels]\nn01 = "left"\n')
+    data = config_dataset(styles_config(a_folder_of_styles(tmp_path), vocabulary=str(words)))
+    assert data.class_names == ("left", "n02")
+    assert data.domain_names == ("framed", "inverted", "plain")
+    assert data.train.labels[:4].tolist() == [0, 1, 0, 1]
+    assert data.train.domains[:4].tolist() == [2, 1, 0, 2]
+
+
+def test_a_client_gets_a_domain(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    settings = styles_config(a_folder_of_styles(tmp_path), partitioning="domain")
+    held = [load_client_data(settings, i, 3)[0].domains.unique().tolist() for i in range(3)]
+    assert sorted(held) == [[0], [1], [2]]
+    assert all(len(domains) == 1 for domains in held)
+    with pytest.raises(ValueError, match=r"needs a client for each of the 3 domains of '.*', got 2 clients"):
+        partition(settings, 2)
+
+
+def test_clients_of_growing_size():
+    sizes = [len(part) for part in partition(config(partitioning="size"), 4)]
+    assert sizes == [400, 800, 1200, 1600]
+
+
+def test_an_unreadable_image_is_skipped_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    data = config_dataset(styles_config(a_folder_of_styles(tmp_path, broken=True)))
+    assert len(data.train) == len(data.train.domains) == 59
+    assert [text.partition(":")[0] for text in data.skipped] == ["train 7 seven.png", "test 7 seven.png"]
+    assert "cannot identify image file" in data.skipped[0]
+
+
+def test_a_subset_of_classes_in_its_own_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = str(a_folder_of_colours(tmp_path / "set"))
+    data = config_dataset(config(dataset=folder, image_size=8, class_subset="blue, 0"))
+    assert data.class_names == ("blue", "red")
+    assert len(data.train) == 40
+    assert data.train.images[0, :, 0, 0].tolist() == [200, 0, 0]
+    assert data.train.labels[:2].tolist() == [1, 0]
+    for subset, sentence in (
+        ("blue", "needs at least two different classes, got 1"),
+        ("blue, 2", "needs at least two different classes, got 1"),
+        ("blue, green, 7", "class-subset names '7', which is no class"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            config_dataset(config(dataset=folder, image_size=8, class_subset=subset))
+
+
+def test_a_data_set_saved_to_disk(tmp_path):
+    table = datasets.load_dataset(
+        str(a_folder_of_colours(tmp_path / "parquet")), cache_dir=str(tmp_path / "cache")
+    )
+    table.save_to_disk(str(tmp_path / "saved"))
+    data = load_dataset(str(tmp_path / "saved"), 8)
+    assert data.class_names == ("red", "green", "blue")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"image_column": "kind"}, "column 'kind' of dataset .* holds no images; set image-column"),
+        ({"image_column": "x"}, "has no column 'x', it has .*; set image-column"),
+        ({"label_column": "y"}, "has no column 'y', it has .*; set label-column"),
+        ({"domain_column": "z"}, "has no column 'z', it has .*; set domain-column"),
+        ({"vocabulary": "nowhere.toml"}, "vocabulary 'nowhere.toml' must be a TOML or JSON file"),
+    ],
+)
+def test_columns_that_are_not_there_are_refused(tmp_path, monkeypatch, changes, sentence):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    with pytest.raises(ValueError, match=sentence):
+        config_dataset(config(dataset=str(a_folder_of_colours(tmp_path)), image_size=8, **changes))
+
+
+def test_a_label_outside_the_names_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["red", "green"])}
+    )
+    rows = {"image": [Image.new("RGB", (8, 8))] * 3, "label": [0, 1, -1]}
+    (tmp_path / "set").mkdir()
+    for split in ("train", "test"):
+        table = datasets.Dataset.from_dict(rows, features=features)
+        table.to_parquet(str(tmp_path / "set" / f"{split}.parquet"))
+    with pytest.raises(ValueError, match=r"column 'label' of dataset '.*' holds -1, outside its 2 names"):
+        load_dataset(str(tmp_path / "set"), 8)
 
 
 CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"

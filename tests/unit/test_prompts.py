@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fgl_app.algorithms.embedding import embed_prompts, encode_texts, merge_embeddings
-from fgl_app.algorithms.prompts import Prompt, class_prompts, instance_prompts
+from fgl_app.algorithms.prompts import Prompt, write_prompts
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.pipelines import load_text_encoder
 
@@ -11,17 +11,17 @@ CPU = torch.device("cpu")
 
 
 def test_class_prompts_count_the_examples_of_each_class_held():
-    assert class_prompts("a {label}", [2, 0, 2], NAMES) == [Prompt("a cat", 0, 1), Prompt("a owl", 2, 2)]
+    assert write_prompts("a {label}", [2, 0, 2], NAMES) == [Prompt("a cat", 0, 1), Prompt("a owl", 2, 2)]
 
 
 def test_instance_prompts_keep_equal_captions_once():
-    prompts = instance_prompts("{label}, {caption}", [1, 1, 1, 0], ["big", "big", "red", "big"], NAMES)
+    prompts = write_prompts("{label}, {caption}", [1, 1, 1, 0], NAMES, captions=["big", "big", "red", "big"])
     assert prompts == [Prompt("cat, big", 0, 1), Prompt("dog, big", 1, 2), Prompt("dog, red", 1, 1)]
 
 
 def test_every_example_needs_a_caption():
     with pytest.raises(ValueError, match="zip"):
-        instance_prompts("{label} {caption}", [0, 1], ["one"], NAMES)
+        write_prompts("{label} {caption}", [0, 1], NAMES, captions=["one"])
 
 
 def test_the_client_needs_neither_unet_nor_vae(tiny_generator):
