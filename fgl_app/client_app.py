@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 app = ClientApp()
 
-CAPTION_SIZE = 32
+CAPTION_BATCH = 16
 
 
 @app.query("embed")
@@ -47,24 +47,24 @@ def embed(message: Message, context: Context) -> Message:
     """Describe the private examples in prompts and reply with their text embeddings."""
     import torch
 
+    from fgl_app.algorithms.captions import choose_examples
     from fgl_app.algorithms.embedding import embed_prompts
     from fgl_app.algorithms.prompts import write_prompts
-    from fgl_app.data.sources import resize_images
+    from fgl_app.algorithms.randomness import seeded
     from fgl_app.data.vocabulary import load_vocabulary
     from fgl_app.models.devices import resolve_device
     from fgl_app.models.pipelines import encoder_fingerprint, load_text_encoder
 
     config, partition_id, data, source = _private_data(context)
     words = load_vocabulary(config.vocabulary)
+    device = resolve_device(config.device)
     captions = domains = None
+    if config.prompts == "instance":
+        generator = seeded("captions", config.seed, partition_id)
+        data = data.select(choose_examples(data.labels, config.captions_per_class, generator))
+        captions = _captions(config, partition_id, data, device)
     if data.domains is not None:
         domains = [source.domain_names[number] for number in data.domains.tolist()]
-    if config.prompts == "instance":
-        from fgl_app.algorithms.strokes import measure_strokes, stroke_captions
-
-        # The words stand for pixels of the original digits, whatever the classifier's image size.
-        originals = resize_images(data, CAPTION_SIZE).images.float() / 255
-        captions = stroke_captions(measure_strokes(originals))
     prompts = write_prompts(
         config.template,
         data.labels.tolist(),
@@ -73,7 +73,7 @@ def embed(message: Message, context: Context) -> Message:
         domains=domains,
         phrases={name: words.domain(name) for name in source.domain_names},
     )
-    encoder = load_text_encoder(config.generator, resolve_device(config.device))
+    encoder = load_text_encoder(config.generator, device)
     theirs = cast(str, message.content.config_records[CONFIG].get(ENCODER, ""))
     ours = encoder_fingerprint(encoder)
     if theirs not in ("", ours):
@@ -94,6 +94,24 @@ def embed(message: Message, context: Context) -> Message:
         }
     )
     return Message(content, reply_to=message)
+
+
+def _captions(config: RunConfig, partition_id: int, data: LabeledImages, device: torch.device) -> list[str]:
+    from fgl_app.algorithms.captions import caption_images
+    from fgl_app.client_state import load_captions, save_captions
+    from fgl_app.models.captioners import STROKES, load_captioner
+
+    write = load_captioner(config.captioner, config.caption_prompt, device)
+    if config.captioner == STROKES:
+        return write(data.images)
+    known = load_captions(config, partition_id)
+    return caption_images(
+        data.images,
+        write,
+        known,
+        batch_size=CAPTION_BATCH,
+        callback=lambda _: save_captions(config, partition_id, known),
+    )
 
 
 @app.train()

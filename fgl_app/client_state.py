@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -62,11 +64,37 @@ def save_control(
     partial.replace(_file(folder, server_round))
 
 
+def load_captions(config: RunConfig, partition_id: int) -> dict[str, str]:
+    """Return the captions written so far by this client with this captioner, by the image's content."""
+    file = _captions_file(config, partition_id)
+    if not file.is_file():
+        return {}
+    captions: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    return captions
+
+
+def save_captions(config: RunConfig, partition_id: int, captions: dict[str, str]) -> None:
+    """Keep captions, so that a restarted client does not write them again."""
+    file = _captions_file(config, partition_id)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(captions), encoding="utf-8")
+    partial.replace(file)
+
+
+def _captions_file(config: RunConfig, partition_id: int) -> Path:
+    who = hashlib.sha256(f"{config.captioner}\n{config.caption_prompt}".encode()).hexdigest()[:16]
+    return _root(config) / "captions" / f"client-{partition_id:05d}-{who}.json"
+
+
 def _file(folder: Path, server_round: int) -> Path:
     return folder / f"control-{server_round}.safetensors"
 
 
 def _folder(config: RunConfig, run_id: int, partition_id: int) -> Path:
+    return _root(config) / f"run-{run_id}" / f"client-{partition_id:05d}"
+
+
+def _root(config: RunConfig) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    root = Path(config.client_state_dir).expanduser() if config.client_state_dir else cache / "fgl"
-    return root / f"run-{run_id}" / f"client-{partition_id:05d}"
+    return Path(config.client_state_dir).expanduser() if config.client_state_dir else cache / "fgl"

@@ -83,6 +83,7 @@ def resolve_config(
         "generator": _place(here, config.generator),
         "classifier": _place(here, config.classifier),
         "feature-extractor": _place(here, config.feature_extractor),
+        "captioner": _place(here, config.captioner),
         "vocabulary": config.vocabulary and str(here / Path(config.vocabulary).expanduser()),
         # Simulated clients leave nothing outside the run's folder.
         "client-state-dir": str(here / Path(config.client_state_dir).expanduser())

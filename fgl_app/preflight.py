@@ -49,6 +49,7 @@ def check_inputs(config: RunConfig, num_clients: int) -> None:
     # Torch and the data libraries take seconds to import; a wrong folder is told before.
     from fgl_app.data.partitions import partition
     from fgl_app.data.sources import config_dataset
+    from fgl_app.models.captioners import check_captioner
     from fgl_app.models.classifiers import check_classifier
     from fgl_app.models.devices import check_device
     from fgl_app.models.pipelines import generator_source
@@ -61,6 +62,8 @@ def check_inputs(config: RunConfig, num_clients: int) -> None:
             partition(config, num_clients)
         if config.method == "fgl" or (config.trains_diffusion and config.diffusion_space == "latent"):
             generator_source(config.generator)
+        if config.method == "fgl" and config.prompts == "instance":
+            check_captioner(config.captioner)
         if config.trains_diffusion:
             _check_diffusion(config, data)
     except (ValueError, FileNotFoundError) as error:

@@ -26,8 +26,8 @@ REFERENCE_POINTS: dict[str, tuple[str, ...]] = {
 }
 """Inner strategies that are no strategy, and the methods they belong to."""
 
-OWN_NAMES = ("digits", "embedded", "cnn", "resnet18", "resnet34", "resnet50", "auto", "inception")
-"""Data sets, generators, classifiers and extractors that are no folder, whatever lies in the directory."""
+OWN_NAMES = ("digits", "embedded", "cnn", "resnet18", "resnet34", "resnet50", "auto", "inception", "strokes")
+"""Names of our own that are no folder, whatever lies in the directory."""
 
 OWN_DEFAULT = {
     "num_server_rounds": 0,

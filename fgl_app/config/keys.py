@@ -6,7 +6,7 @@ it can be relied on everywhere else.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -128,9 +128,14 @@ class RunConfig(BaseModel):
     negative_prompt: str = Field(
         "low quality, low resolution", description="what guidance leads away from (guidance-scale > 1)"
     )
-    captioner: Literal["strokes"] = Field(
-        "strokes", description="who writes {caption}: `strokes` measures pen strokes"
+    captioner: str = Field(
+        "strokes",
+        min_length=1,
+        description="who writes {caption}: `strokes` measures pen strokes; or the hub id or folder of an "
+        "image-to-text model such as BLIP",
     )
+    caption_prompt: str = Field("", description="text a captioner continues, or its task token; empty: none")
+    captions_per_class: int = Field(0, ge=0, description="images of a class that a client captions; 0: all")
     embedding_dtype: EmbeddingDtype = Field("float16", description="precision of uploaded embeddings")
     images_per_class: int = Field(600, ge=1, description="synthetic images of each class")
     guidance_scale: float = Field(
@@ -180,7 +185,7 @@ class RunConfig(BaseModel):
     evaluate_every: int = Field(1, ge=1, description="rounds between evaluations; the last has one")
     mixed_precision: Precision = Field("auto", description="`auto`: bf16 where a GPU has it, else none")
     client_state_dir: str = Field(
-        "", description="folder where `scaffold` clients keep their state; empty: the user's cache"
+        "", description="folder where clients keep captions and `scaffold` variates; empty: the user's cache"
     )
 
     # Where and how

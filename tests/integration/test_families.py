@@ -1,6 +1,7 @@
 """Each family of text-to-image pipelines runs FGL, and embeddings stand for their texts to the last bit."""
 
 import inspect
+import json
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.pipelines import encoder_fingerprint, load_pipeline, load_text_encoder
 from tests.integration.test_apps import run
 from tests.tiny_pipelines import BUILDERS, save_tiny_pipeline
+from tests.unit.test_captions import blip, save_captioner
 
 CPU = torch.device("cpu")
 TEXT, NEGATIVE = "a handwritten digit three", "low quality"
@@ -81,3 +83,27 @@ def test_a_family_runs_fgl(generator, tmp_path):
     assert summary["status"] == "completed"
     assert summary["num_synthetic_images"] == 20
     assert not summary["rejected_uploads"] + summary["failures"]
+
+
+def test_a_captioner_is_asked_once_and_captions_reach_the_prompts(tiny_generator, tmp_path):
+    captioner = save_captioner(blip, tmp_path / "blip")
+    options = {
+        "generator": str(tiny_generator),
+        "prompts": "instance",
+        "captioner": captioner,
+        "captions_per_class": 2,
+        "image_size": 16,
+        "images_per_class": 2,
+        "client_state_dir": str(tmp_path / "clients"),
+    }
+    first = run(tmp_path, "first", **options)
+    files = sorted((tmp_path / "clients" / "captions").iterdir())
+    assert len(files) == 3
+    kept = json.loads(files[0].read_text())
+    assert 2 <= len(kept) <= 20
+    # What lies there is used: other captions make other prompts, without asking the model.
+    texts = ["a red thing", "a green thing"]
+    files[0].write_text(json.dumps({key: texts[i % 2] for i, key in enumerate(kept)}))
+    second = run(tmp_path, "second", **options)
+    assert first["status"] == second["status"] == "completed"
+    assert second["num_prompts"] != first["num_prompts"]

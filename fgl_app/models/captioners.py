@@ -1,0 +1,88 @@
+"""Image-to-text models: who writes the captions of instance-level prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+STROKES = "strokes"
+"""The captioner that measures pen strokes, and is no model."""
+STROKES_SIZE = 32
+LONGEST_CAPTION = 40
+
+
+def check_captioner(name: str) -> None:
+    """Raise ValueError when a ``captioner`` config value is no name, no folder of a model and no hub id."""
+    folder = Path(name).expanduser()
+    looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if name == STROKES or (folder / "config.json").is_file() or (looks_like_hub_id and not folder.is_dir()):
+        return
+    raise ValueError(
+        f"captioner must be '{STROKES}', the folder of an image-to-text model or a hub id such as "
+        f"'owner/name', got '{name}'"
+    )
+
+
+def load_captioner(name: str, prompt: str, device: torch.device) -> Callable[[Tensor], list[str]]:
+    """Load what writes captions.
+
+    Parameters
+    ----------
+    name : str
+        "strokes" for the words on pen strokes that suit digits, or the hub id or folder of any model of
+        ``AutoModelForImageTextToText``: BLIP, BLIP-2, GIT, Florence-2 and others.
+    prompt : str
+        Text that the model is to continue, or its task's token; empty is none.
+    device : torch.device
+        Where it goes; half precision on CUDA.
+
+    Returns
+    -------
+    Callable[[Tensor], list[str]]
+        Maps uint8 images of shape (N, C, H, W) to N captions, by greedy decoding of at most 40 tokens.
+
+    Raises
+    ------
+    ValueError
+        When it is neither in the hub's cache nor to be reached.
+    """
+    if name == STROKES:
+        return _stroke_captions
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    try:
+        processor = AutoProcessor.from_pretrained(name)
+        # Safetensors only: a pickled weight file can run code.
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, use_safetensors=True)
+    except OSError as error:
+        raise ValueError(
+            f"captioner '{name}' is neither in the hub's cache nor to be reached; give a local folder"
+        ) from error
+    model = model.to(device).eval()
+
+    @torch.inference_mode()
+    def caption(images: Tensor) -> list[str]:
+        colour = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+        text = {"text": [prompt] * len(images)} if prompt else {}
+        inputs = processor(images=list(colour), return_tensors="pt", **text).to(device, dtype)
+        inputs.pop("token_type_ids", None)
+        tokens = model.generate(**inputs, max_new_tokens=LONGEST_CAPTION, do_sample=False)
+        texts = processor.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip().removeprefix(prompt.lower()).strip() for text in texts]
+
+    return caption
+
+
+def _stroke_captions(images: Tensor) -> list[str]:
+    from fgl_app.algorithms.strokes import measure_strokes, stroke_captions
+    from fgl_app.algorithms.types import LabeledImages
+    from fgl_app.data.sources import match_channels, resize_images
+
+    # The words stand for pixels of the original digits, whatever the classifier's image size.
+    data = LabeledImages(images, torch.zeros(len(images), dtype=torch.int64))
+    originals = resize_images(match_channels(data, 1), STROKES_SIZE).images.float() / 255
+    return stroke_captions(measure_strokes(originals))
