@@ -38,6 +38,10 @@ model, trains the classifier on it, and can go on with ordinary federated rounds
 
   fgl run --help      how to change what runs
 
+  fgl presets         published experiments, and what each needs
+
+  fgl check           whether what a run needs is there
+
   fgl config          every config key with its default
 """,
 )
@@ -66,27 +70,29 @@ The exit code is 0 only when the run completed, 1 when it failed, 2 for bad inpu
 """
 
 
-@app.callback()
-def _root() -> None:
-    """Keep `run` a command of its own, whatever other commands there are."""
+PresetOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Start from an experiment that `fgl presets` lists."),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Start from a TOML file of config keys.")
+]
+ClientsOption = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Clients to simulate. \\[default: key num-clients, else 5]"),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config values for this run.")
+]
 
 
 @app.command(help=RUN_HELP)
 def run(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config values for this run.")
-    ] = None,
+    overrides: Overrides = None,
     *,
-    preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Start from a published experiment, configs/NAME.toml.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Start from a TOML file of config keys.")
-    ] = None,
-    clients: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Clients to simulate. \\[default: key num-clients, else 5]"),
-    ] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    clients: ClientsOption = None,
     gpus_per_client: Annotated[
         float | None,
         typer.Option(min=0, metavar="SHARE", help="GPUs a client takes. \\[default: an even share]"),
@@ -98,14 +104,13 @@ def run(
     from fgl_app import preflight
     from fgl_app.config import ConfigError
     from fgl_app.console import Mode, complain
-    from fgl_app.launch_plan import preset_file, resolve_config, stage_app
+    from fgl_app.launch_plan import resolve_config, stage_app
+    from fgl_app.presets import start_file
 
     try:
-        if preset and config:
-            raise ConfigError("--preset and --config exclude each other; give one")
         if stream and quiet:
             raise ConfigError("--stream and --quiet exclude each other; give one")
-        file = preset_file(preset) if preset else config
+        file = start_file(preset, config)
         settings = resolve_config(file, overrides or [], clients, Path.cwd(), datetime.now(UTC))
         preflight.check(settings, settings.num_clients)
     except ConfigError as error:
@@ -113,6 +118,50 @@ def run(
         raise typer.Exit(BAD_INPUT) from None
     mode = Mode.RAW if stream else Mode.QUIET if quiet else Mode.READABLE
     raise typer.Exit(execute(settings, gpus_per_client, mode, stage_app))
+
+
+@app.command()
+def check(
+    overrides: Overrides = None,
+    *,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    clients: ClientsOption = None,
+) -> None:
+    """Look at all that a run would need, without running: data, models, device, memory and disk.
+
+    Takes the same values as `fgl run`. The exit code is 0 when everything was found, else 2.
+    """
+    from fgl_app.checkup import print_checkup, resources
+    from fgl_app.config import ConfigError
+    from fgl_app.console import complain
+    from fgl_app.launch_plan import resolve_config
+    from fgl_app.preflight import examinations
+    from fgl_app.presets import start_file
+
+    try:
+        file = start_file(preset, config)
+        settings = resolve_config(file, overrides or [], clients, Path.cwd(), datetime.now(UTC))
+    except ConfigError as error:
+        complain(str(error))
+        raise typer.Exit(BAD_INPUT) from None
+    good = print_checkup(examinations(settings, settings.num_clients) | resources(settings))
+    raise typer.Exit(0 if good else BAD_INPUT)
+
+
+@app.command("presets")
+def show_presets() -> None:
+    """List the published experiments that can be run by name, and what each needs."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from fgl_app.presets import describe_preset, presets
+
+    table = Table("preset", "what it is", "needs", box=None, pad_edge=False)
+    for name, file in presets().items():
+        table.add_row(name, *map(Text, describe_preset(file)))
+    Console(highlight=False, emoji=False).print(table)
 
 
 @app.command("config")

@@ -84,13 +84,18 @@ def resolve_config(
         "classifier": _place(here, config.classifier),
         "feature-extractor": _place(here, config.feature_extractor),
         "captioner": _place(here, config.captioner),
-        "vocabulary": config.vocabulary and str(here / Path(config.vocabulary).expanduser()),
+        "vocabulary": _file(here, config.vocabulary),
         # Simulated clients leave nothing outside the run's folder.
         "client-state-dir": str(here / Path(config.client_state_dir).expanduser())
         if config.client_state_dir
         else str(output_dir / name / "clients"),
     }
     return parse_config(config.to_run_config() | places)
+
+
+def _file(here: Path, name: str) -> str:
+    """Name a file by its absolute path; a bare name is one that is shipped."""
+    return str(here / Path(name).expanduser()) if Path(name).suffix else name
 
 
 def _place(here: Path, source: str) -> str:
@@ -122,20 +127,6 @@ def read_config(file: Path) -> dict[str, Any]:
         raise ConfigError(f"config file '{file}' cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file '{file}' is not valid TOML: {error}") from error
-
-
-def presets() -> dict[str, Path]:
-    """Return the presets by name: the files of ``configs/``, in the package or beside it in a checkout."""
-    folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
-    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
-
-
-def preset_file(name: str) -> Path:
-    """Return a preset's file; the names there are, if there is none of this name."""
-    known = presets()
-    if name not in known:
-        raise ConfigError(f"unknown preset '{name}'; there are: {', '.join(known) or 'none'}")
-    return known[name]
 
 
 def stage_app(folder: Path) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,7 @@ def check(config: RunConfig, num_clients: int) -> None:
 
 
 def check_inputs(config: RunConfig, num_clients: int) -> None:
-    """Check that the data can be loaded and split, and that the generator is there.
+    """Check that the data can be loaded and split, and that the models are there.
 
     Parameters
     ----------
@@ -46,37 +48,102 @@ def check_inputs(config: RunConfig, num_clients: int) -> None:
     ConfigError
         Names the key, the rule and the value.
     """
-    # Torch and the data libraries take seconds to import; a wrong folder is told before.
+    for examine in examinations(config, num_clients).values():
+        try:
+            examine()
+        except (ValueError, FileNotFoundError) as error:
+            raise ConfigError(str(error)) from error
+
+
+def examinations(config: RunConfig, num_clients: int) -> dict[str, Callable[[], str]]:
+    """Return what is looked at before a run, by name: each says what it found, or raises ValueError.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The validated config.
+    num_clients : int
+        Clients over which the data are split; 0 when not known yet.
+    """
+    # What cannot be reached is told in a sentence, without its retries.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    looks: dict[str, Callable[[], str]] = {
+        "device": lambda: _device(config),
+        "classifier": lambda: _classifier(config),
+        "data set": lambda: _data_set(config, num_clients),
+    }
+    if config.method == "fgl" or (config.trains_diffusion and config.diffusion_space == "latent"):
+        looks["generator"] = lambda: _generator(config)
+    if config.method == "fgl" and config.prompts == "instance":
+        looks["captioner"] = lambda: _captioner(config)
+    if config.trains_diffusion:
+        looks["diffusion model"] = lambda: _diffusion(config)
+    return looks
+
+
+# Torch and the data libraries take seconds to import; a wrong folder is told before.
+
+
+def _device(config: RunConfig) -> str:
+    from fgl_app.models.devices import check_device, resolve_device, resolve_precision
+
+    check_device(config.device)
+    device = resolve_device(config.device)
+    return f"{device}, mixed precision {resolve_precision(config.mixed_precision, device)}"
+
+
+def _classifier(config: RunConfig) -> str:
+    from fgl_app.models.classifiers import check_classifier
+
+    check_classifier(config.classifier)
+    return config.classifier
+
+
+def _data_set(config: RunConfig, num_clients: int) -> str:
     from fgl_app.data.partitions import partition
     from fgl_app.data.sources import config_dataset
-    from fgl_app.models.captioners import check_captioner
-    from fgl_app.models.classifiers import check_classifier
-    from fgl_app.models.devices import check_device
-    from fgl_app.models.pipelines import generator_source
 
-    try:
-        check_device(config.device)
-        check_classifier(config.classifier)
-        data = config_dataset(config)
-        if num_clients:
-            partition(config, num_clients)
-        if config.method == "fgl" or (config.trains_diffusion and config.diffusion_space == "latent"):
-            generator_source(config.generator)
-        if config.method == "fgl" and config.prompts == "instance":
-            check_captioner(config.captioner)
-        if config.trains_diffusion:
-            _check_diffusion(config, data)
-    except (ValueError, FileNotFoundError) as error:
-        raise ConfigError(str(error)) from error
+    data = config_dataset(config)
+    channels, side = data.test.images.shape[1:3]
+    parts = [
+        f"{len(data.train):,} training and {len(data.test):,} test images, {len(data.class_names)} classes",
+        f"{'grey' if channels == 1 else 'colour'}, {side} x {side}",
+    ]
+    if data.domain_names:
+        parts.append(f"domains {', '.join(data.domain_names)}")
+    if data.skipped:
+        parts.append(f"{len(data.skipped)} images cannot be read")
+    if num_clients:
+        sizes = [len(part) for part in partition(config, num_clients)]
+        parts.append(f"{num_clients} clients with {min(sizes):,} to {max(sizes):,} images")
+    return "; ".join(parts)
+
+
+def _generator(config: RunConfig) -> str:
+    from fgl_app.models.pipelines import generator_family, generator_source
+
+    source = generator_source(config.generator)
+    return config.generator if config.generator == "embedded" else f"{generator_family(source)} in {source}"
+
+
+def _captioner(config: RunConfig) -> str:
+    from fgl_app.models.captioners import captioner_kind
+
+    return captioner_kind(config.captioner)
+
+
+def _diffusion(config: RunConfig) -> str:
+    from fgl_app.data.sources import config_dataset
+
+    _check_diffusion(config, config_dataset(config))
+    return f"{config.unet} U-Net in {config.diffusion_space} space, features of {config.feature_extractor}"
 
 
 def _check_diffusion(config: RunConfig, data: ImageDataset) -> None:
-    from fgl_app.models.devices import resolve_device, resolve_precision
     from fgl_app.models.extractors import check_extractor
     from fgl_app.models.pipelines import autoencoder_channels, autoencoder_factor
     from fgl_app.models.unets import check_unet
 
-    resolve_precision(config.mixed_precision, resolve_device(config.device))
     channels = data.test.images.shape[1]
     check_extractor(
         config.feature_extractor, config.dataset, num_classes=len(data.class_names), channels=channels

@@ -71,13 +71,15 @@ class RunConfig(BaseModel):
         min_length=1,
         description="`digits` (embedded: 5000 real MNIST digits), or a hub id or folder for `datasets`",
     )
+    dataset_config: str = Field("", description="name of the data set's configuration, if it has several")
     image_size: int = Field(32, ge=8, le=1024, description="side of the classifier's square input, pixels")
     image_column: str = Field("", description="column of images; empty: the first of type Image")
     label_column: str = Field("", description="column of classes; empty: the first of type ClassLabel")
     domain_column: str = Field("", description="column of domains, such as styles or sites; empty: none")
     class_subset: str = Field("", description="classes to keep, names or numbers, by commas; empty: all")
     vocabulary: str = Field(
-        "", description="TOML or JSON file of words for prompts: tables `labels`, `domains`, `negatives`"
+        "",
+        description="words of prompts: `domainnet`, or a TOML or JSON file of `labels`, `domains` and more",
     )
     partitioning: Partitioning = Field(
         "dirichlet",

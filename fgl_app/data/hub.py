@@ -42,7 +42,7 @@ def load_labeled_images(name: str, image_size: int, selection: Selection) -> Ima
     ValueError
         When it is neither a folder nor to be reached, or lacks a column, a split or a class.
     """
-    splits = _open(name)
+    splits = _open(name, selection.configuration)
     test = next((split for split in TEST_SPLITS if split in splits), "")
     if "train" not in splits or not test:
         raise ValueError(
@@ -69,7 +69,7 @@ def load_labeled_images(name: str, image_size: int, selection: Selection) -> Ima
     return ImageDataset(read[0], read[1], class_names, domain_names, tuple(skipped))
 
 
-def _open(name: str) -> datasets.DatasetDict:
+def _open(name: str, configuration: str) -> datasets.DatasetDict:
     looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     if not (Path(name).is_dir() or looks_like_hub_id):
         raise ValueError(f"dataset must be 'digits', a folder or a hub id such as 'owner/name', got '{name}'")
@@ -77,7 +77,7 @@ def _open(name: str) -> datasets.DatasetDict:
     try:
         if (Path(name) / SAVED_TO_DISK).is_file():
             return datasets.load_from_disk(name)
-        return datasets.load_dataset(name)
+        return datasets.load_dataset(name, configuration or None)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"dataset '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
 

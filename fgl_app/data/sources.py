@@ -90,7 +90,13 @@ def load_dataset(name: str, image_size: int, selection: Selection = EVERYTHING) 
 def config_dataset(config: RunConfig) -> ImageDataset:
     """Load the data set of a config; its classes have the names that prompts use."""
     wanted = tuple(part.strip() for part in config.class_subset.split(",") if part.strip())
-    selection = Selection(config.image_column, config.label_column, config.domain_column, wanted)
+    selection = Selection(
+        configuration=config.dataset_config,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        domain_column=config.domain_column,
+        classes=wanted,
+    )
     data = load_dataset(config.dataset, config.image_size, selection)
     words = load_vocabulary(config.vocabulary)
     return replace(data, class_names=tuple(words.label(name) for name in data.class_names))

@@ -13,6 +13,8 @@ class Selection:
 
     Parameters
     ----------
+    configuration : str, default ""
+        Name of the data set's configuration, when it has several.
     image_column, label_column : str, default ""
         Names of columns; empty takes the first of type ``Image`` and of type ``ClassLabel``.
     domain_column : str, default ""
@@ -21,6 +23,7 @@ class Selection:
         Names or numbers of the classes to keep, in their new order; empty keeps all.
     """
 
+    configuration: str = ""
     image_column: str = ""
     label_column: str = ""
     domain_column: str = ""

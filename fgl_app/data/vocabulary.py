@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fgl_app.models.assets import asset
+
 
 class Vocabulary(BaseModel):
     """The words of a data set, read from a TOML or JSON file of up to three tables.
@@ -43,7 +45,7 @@ class Vocabulary(BaseModel):
 
 
 def load_vocabulary(file: str) -> Vocabulary:
-    """Read a vocabulary; an empty name is an empty one.
+    """Read a vocabulary: a file, or by its bare name one that is shipped; "" is an empty one.
 
     Raises
     ------
@@ -52,14 +54,16 @@ def load_vocabulary(file: str) -> Vocabulary:
     """
     if not file:
         return Vocabulary()
-    path = Path(file).expanduser()
     try:
+        path = Path(file).expanduser()
+        if not path.suffix:
+            path = asset("vocabularies", f"{file}.toml") / f"{file}.toml"
         text = path.read_text(encoding="utf-8")
         tables = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return Vocabulary.model_validate(tables)
     except (OSError, ValueError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ValueError(
-            f"vocabulary '{file}' must be a TOML or JSON file with the tables labels, domains and negatives: "
-            f"{reason}"
+            f"vocabulary '{file}' must be 'domainnet', or a TOML or JSON file with the tables labels, "
+            f"domains and negatives: {reason}"
         ) from error

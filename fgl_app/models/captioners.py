@@ -12,6 +12,7 @@ STROKES = "strokes"
 """The captioner that measures pen strokes, and is no model."""
 STROKES_SIZE = 32
 LONGEST_CAPTION = 40
+UNREACHABLE = "captioner '{}' is neither in the hub's cache nor to be reached; give a local folder"
 
 
 def check_captioner(name: str) -> None:
@@ -24,6 +25,29 @@ def check_captioner(name: str) -> None:
         f"captioner must be '{STROKES}', the folder of an image-to-text model or a hub id such as "
         f"'owner/name', got '{name}'"
     )
+
+
+def captioner_kind(name: str) -> str:
+    """Return what a captioner is, from its config.
+
+    Raises
+    ------
+    ValueError
+        When it is none, or not to be reached.
+    """
+    check_captioner(name)
+    if name == STROKES:
+        return name
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    try:
+        kind = AutoConfig.from_pretrained(name).model_type
+    except OSError as error:
+        raise ValueError(UNREACHABLE.format(name)) from error
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise ValueError(f"captioner '{name}' is a {kind}, which writes no text about images")
+    return f"{MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[kind]} in {name}"
 
 
 def load_captioner(name: str, prompt: str, device: torch.device) -> Callable[[Tensor], list[str]]:
@@ -59,9 +83,7 @@ def load_captioner(name: str, prompt: str, device: torch.device) -> Callable[[Te
         # Safetensors only: a pickled weight file can run code.
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, use_safetensors=True)
     except OSError as error:
-        raise ValueError(
-            f"captioner '{name}' is neither in the hub's cache nor to be reached; give a local folder"
-        ) from error
+        raise ValueError(UNREACHABLE.format(name)) from error
     model = model.to(device).eval()
 
     @torch.inference_mode()

@@ -183,6 +183,11 @@ def _autoencoder_config(generator: str) -> dict[str, Any]:
     return config
 
 
+def generator_family(source: str) -> str:
+    """Return the class of the pipeline in a folder or behind a hub id; it is one that can be used."""
+    return str(_pipeline_config(source)["_class_name"])
+
+
 def _pipeline_config(source: str) -> dict[str, Any]:
     diffusers = _quiet_diffusers()
     try:

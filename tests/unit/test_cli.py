@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fgl_app import launch_plan
+from fgl_app import presets
 from fgl_app.cli import failure_reason
 from fgl_app.config import ConfigError, config_keys
 from fgl_app.console import Display, Line, LogReader, Mode, result_table
@@ -127,15 +127,54 @@ def test_bad_input_exits_2_with_one_sentence(tmp_path, arguments, sentence):
 def test_an_unknown_preset_is_answered_with_those_there_are(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "oneshot.toml").write_text("seed = 1\n")
-    monkeypatch.setattr(launch_plan, "_PACKAGE", tmp_path)
-    assert launch_plan.preset_file("oneshot") == tmp_path / "configs" / "oneshot.toml"
+    monkeypatch.setattr(presets, "_PACKAGE", tmp_path)
+    assert presets.preset_file("oneshot") == tmp_path / "configs" / "oneshot.toml"
     with pytest.raises(ConfigError, match="unknown preset 'twoshot'; there are: oneshot"):
-        launch_plan.preset_file("twoshot")
+        presets.preset_file("twoshot")
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "configs").glob("*.toml")), ids=lambda file: file.stem)
 def test_presets_are_valid(preset, tmp_path):
     resolve_config(preset, [], None, tmp_path, NOW)
+
+
+def test_presets_are_listed_with_what_they_need():
+    done = fgl("presets")
+    assert done.returncode == 0
+    text = " ".join(done.stdout.split())
+    for file in (ROOT / "configs").glob("*.toml"):
+        what, needs = presets.describe_preset(file)
+        assert what
+        assert needs
+        assert file.stem in text
+
+
+# --- check
+
+
+def test_check_says_what_is_there(tmp_path):
+    done = fgl("check", "prompts=instance", "device=cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = " ".join(done.stdout.split())
+    found = "4,000 training and 1,000 test images, 10 classes; grey, 32 x 32; 5 clients with"
+    for row in ("device ok", f"data set ok {found}", "captioner ok strokes", "memory ok", "disk ok"):
+        assert row in text
+    assert " no " not in text.replace("precision no", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_goes_on_after_what_is_missing(tmp_path):
+    values = ("dataset=nowhere", "classifier=nothing", f"generator={tmp_path}")
+    done = fgl("check", "--preset", "cifar10", *values, cwd=tmp_path)
+    assert done.returncode == 2
+    text = " ".join(done.stdout.split())
+    for row in (
+        "classifier no classifier must be one of",
+        "data set no dataset must be",
+        "generator no",
+        "disk ok",
+    ):
+        assert row in text
 
 
 # --- help

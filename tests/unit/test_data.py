@@ -270,7 +270,7 @@ def test_a_data_set_saved_to_disk(tmp_path):
         ({"image_column": "x"}, "has no column 'x', it has .*; set image-column"),
         ({"label_column": "y"}, "has no column 'y', it has .*; set label-column"),
         ({"domain_column": "z"}, "has no column 'z', it has .*; set domain-column"),
-        ({"vocabulary": "nowhere.toml"}, "vocabulary 'nowhere.toml' must be a TOML or JSON file"),
+        ({"vocabulary": "nowhere.toml"}, "vocabulary 'nowhere.toml' must be 'domainnet', or a TOML"),
     ],
 )
 def test_columns_that_are_not_there_are_refused(tmp_path, monkeypatch, changes, sentence):

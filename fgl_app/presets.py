@@ -1,0 +1,40 @@
+"""Published experiments by name: the files of ``configs/``."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from pathlib import Path
+
+from fgl_app.config import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+NEEDS = "needs:"
+
+
+def presets() -> dict[str, Path]:
+    """Return the presets by name: the files of ``configs/``, in the package or beside it in a checkout."""
+    folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
+
+
+def start_file(preset: str | None, config: Path | None) -> Path | None:
+    """Return the file that a run starts from: a preset's, the user's, or none."""
+    if preset and config:
+        raise ConfigError("--preset and --config exclude each other; give one")
+    return preset_file(preset) if preset else config
+
+
+def preset_file(name: str) -> Path:
+    """Return a preset's file; the names there are, if there is none of this name."""
+    known = presets()
+    if name not in known:
+        raise ConfigError(f"unknown preset '{name}'; there are: {', '.join(known) or 'none'}")
+    return known[name]
+
+
+def describe_preset(file: Path) -> tuple[str, str]:
+    """Return what a preset is and what it needs, from the comment that it begins with."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comment = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
+    needs = [line.removeprefix(NEEDS).strip() for line in comment if line.startswith(NEEDS)]
+    return " ".join(line for line in comment if not line.startswith(NEEDS)), " ".join(needs)
