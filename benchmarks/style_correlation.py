@@ -18,7 +18,7 @@ from fgl_app.algorithms.synthesis import SynthesisSettings, synthesize
 from fgl_app.config import RunConfig, parse_config
 from fgl_app.data.sources import config_dataset
 from fgl_app.models.devices import resolve_device
-from fgl_app.models.pipelines import load_pipeline
+from fgl_app.models.pipelines import Placement, load_pipeline
 
 
 def correlations(config: RunConfig, digits: int) -> dict[str, float]:
@@ -32,7 +32,7 @@ def correlations(config: RunConfig, digits: int) -> dict[str, float]:
         Prompt(config.template.format(label=data.class_names[label], caption=caption), label, 1)
         for label, caption in zip(private.labels.tolist(), captions, strict=True)
     ]
-    pipeline = load_pipeline(config.generator, resolve_device(config.device))
+    pipeline = load_pipeline(config.generator, Placement(resolve_device(config.device)))
     settings = SynthesisSettings(
         config.num_inference_steps, config.guidance_scale, config.synthesis_batch_size, config.seed
     )

@@ -53,7 +53,7 @@ def embed(message: Message, context: Context) -> Message:
     from fgl_app.algorithms.randomness import seeded
     from fgl_app.data.vocabulary import load_vocabulary
     from fgl_app.models.devices import resolve_device
-    from fgl_app.models.pipelines import encoder_fingerprint, load_text_encoder
+    from fgl_app.models.pipelines import Placement, encoder_fingerprint, load_text_encoder
 
     config, partition_id, data, source = _private_data(context)
     words = load_vocabulary(config.vocabulary)
@@ -73,7 +73,7 @@ def embed(message: Message, context: Context) -> Message:
         domains=domains,
         phrases={name: words.domain(name) for name in source.domain_names},
     )
-    encoder = load_text_encoder(config.generator, device)
+    encoder = load_text_encoder(config.generator, Placement(device, config.generator_dtype))
     theirs = cast(str, message.content.config_records[CONFIG].get(ENCODER, ""))
     ours = encoder_fingerprint(encoder)
     if theirs not in ("", ours):

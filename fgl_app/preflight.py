@@ -89,6 +89,8 @@ def _device(config: RunConfig) -> str:
 
     check_device(config.device)
     device = resolve_device(config.device)
+    if config.generator_offload != "none" and device.type == "cpu":
+        raise ValueError(f"generator-offload must be 'none' without a GPU, got '{config.generator_offload}'")
     return f"{device}, mixed precision {resolve_precision(config.mixed_precision, device)}"
 
 
@@ -120,10 +122,11 @@ def _data_set(config: RunConfig, num_clients: int) -> str:
 
 
 def _generator(config: RunConfig) -> str:
-    from fgl_app.models.pipelines import generator_family, generator_source
+    from fgl_app.models.pipelines import generator_family
 
-    source = generator_source(config.generator)
-    return config.generator if config.generator == "embedded" else f"{generator_family(source)} in {source}"
+    if config.generator == "embedded":
+        return "embedded"
+    return f"{generator_family(config.generator)} in {config.generator}"
 
 
 def _captioner(config: RunConfig) -> str:

@@ -17,6 +17,8 @@ UNetName = Literal["small", "ddpm"]
 PredictionType = Literal["epsilon", "v_prediction"]
 NoiseSchedule = Literal["linear", "cosine"]
 Sampler = Literal["ddim", "dpm++", "ddpm"]
+GeneratorDtype = Literal["auto", "float32", "float16", "bfloat16"]
+Offload = Literal["none", "model", "sequential"]
 Precision = Literal["auto", "no", "fp16", "bf16"]
 
 REFERENCE_POINTS: dict[str, tuple[str, ...]] = {

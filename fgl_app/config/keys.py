@@ -15,9 +15,11 @@ from fgl_app.config.choices import (
     Augmentation,
     DiffusionSpace,
     EmbeddingDtype,
+    GeneratorDtype,
     InnerStrategy,
     Method,
     NoiseSchedule,
+    Offload,
     Partitioning,
     Precision,
     PredictionType,
@@ -115,8 +117,16 @@ class RunConfig(BaseModel):
 
     # FGL
     generator: str = Field(
-        "embedded", min_length=1, description="text-to-image pipeline: `embedded`, a hub id or a folder"
+        "embedded",
+        min_length=1,
+        description="text-to-image pipeline: `embedded`, a folder, or a hub id such as owner/name or "
+        "owner/name@revision",
     )
+    generator_dtype: GeneratorDtype = Field("auto", description="`auto`: float16 on CUDA, else float32")
+    generator_offload: Offload = Field(
+        "none", description="what waits in the computer's memory: whole models, or (slow) single layers"
+    )
+    attention_slicing: bool = Field(False, description="attend in slices: less GPU memory, slower")
     prompts: Prompts = Field(
         "class",
         description="`class`: one prompt a class held; `instance`: a caption an image; "

@@ -20,7 +20,7 @@ from fgl_app.data.saving import save_images
 from fgl_app.data.sources import match_channels, resize_images
 from fgl_app.data.vocabulary import load_vocabulary
 from fgl_app.methods.session import Session
-from fgl_app.models.pipelines import encoder_fingerprint, load_pipeline
+from fgl_app.models.pipelines import Placement, encoder_fingerprint, load_pipeline
 from fgl_app.progress import log, track
 from fgl_app.records import arrays_to_state
 from fgl_app.strategies.checked import CheckedStrategy
@@ -35,7 +35,10 @@ def run_fgl(session: Session) -> nn.Module:
     """Run FGL and return the last global model."""
     config = session.config
     with session.directory.phase("loading the generator"):
-        pipeline = load_pipeline(config.generator, session.task.device)
+        placement = Placement(
+            session.task.device, config.generator_dtype, config.generator_offload, config.attention_slicing
+        )
+        pipeline = load_pipeline(config.generator, placement)
         # The server encodes the negative prompt in any case, which tells what a good upload looks like.
         negative = encode_texts(pipeline, [config.negative_prompt])
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
@@ -55,16 +56,47 @@ def generator_source(generator: str) -> str:
     return generator
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a pipeline's models are held.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where they compute.
+    dtype : {"auto", "float32", "float16", "bfloat16"}, default "auto"
+        Their precision; "auto" is float16 on CUDA, else float32.
+    offload : {"none", "model", "sequential"}, default "none"
+        What waits in the computer's memory while it is not needed: whole models, or single layers (slow).
+    attention_slicing : bool, default False
+        Attend in slices: less memory, slower.
+    """
+
+    device: torch.device
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    offload: Literal["none", "model", "sequential"] = "none"
+    attention_slicing: bool = False
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The precision as torch has it."""
+        if self.dtype == "auto":
+            # Half precision is fast on CUDA only; on a CPU it is slow and less exact.
+            return torch.float16 if self.device.type == "cuda" else torch.float32
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+
 @lru_cache(maxsize=1)
-def load_text_encoder(generator: str, device: torch.device) -> DiffusionPipeline:
+def load_text_encoder(generator: str, placement: Placement) -> DiffusionPipeline:
     """Load the part of a pipeline that encodes prompts: tokenizer and text encoder, no U-Net, no VAE.
 
     Parameters
     ----------
     generator : str
         "embedded", a hub id or a folder.
-    device : torch.device
-        Where the text encoder goes.
+    placement : Placement
+        Device and precision of the text encoders.
 
     Returns
     -------
@@ -72,14 +104,13 @@ def load_text_encoder(generator: str, device: torch.device) -> DiffusionPipeline
         Its ``encode_prompt`` works. Kept in memory for the next call.
     """
     diffusers = _quiet_diffusers()
-    source = generator_source(generator)
-    config = _pipeline_config(source)
+    config = _pipeline_config(generator)
     absent = {name: None for name in NOT_NEEDED_FOR_TEXT if name in config}
     # Safetensors only: a pickled weight file can run code.
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
-        source, dtype=_dtype(device), use_safetensors=True, **absent
+        **_source(generator), dtype=placement.torch_dtype, use_safetensors=True, **absent
     )
-    return pipeline.to(device)
+    return pipeline.to(placement.device)
 
 
 def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
@@ -109,19 +140,19 @@ def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
+def load_pipeline(generator: str, placement: Placement) -> DiffusionPipeline:
     """Load a whole text-to-image pipeline.
 
     The usual schedulers give way to DPM-Solver++, which needs fewer steps; those that belong to a way of
-    training (flow matching, LCM, Turbo) stay. Half precision on CUDA. The safety checker is off: its black
-    images would become training data.
+    training (flow matching, LCM, Turbo) stay. The safety checker is off: its black images would become
+    training data.
 
     Parameters
     ----------
     generator : str
         "embedded", a hub id or a folder.
-    device : torch.device
-        Where its models go.
+    placement : Placement
+        Where and how its models are held.
 
     Returns
     -------
@@ -129,15 +160,24 @@ def load_pipeline(generator: str, device: torch.device) -> DiffusionPipeline:
         Ready to be called with ``prompt_embeds``.
     """
     diffusers = _quiet_diffusers()
-    source = generator_source(generator)
-    _pipeline_config(source)
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(source, dtype=_dtype(device), use_safetensors=True)
+    _pipeline_config(generator)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        **_source(generator), dtype=placement.torch_dtype, use_safetensors=True
+    )
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
     if type(pipeline.scheduler).__name__ in MANY_STEP_SCHEDULERS:
         pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    if placement.attention_slicing:
+        pipeline.enable_attention_slicing()
+    if placement.offload == "model":
+        pipeline.enable_model_cpu_offload(device=placement.device)
+    elif placement.offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=placement.device)
+    else:
+        pipeline = pipeline.to(placement.device)
+    return pipeline
 
 
 @lru_cache(maxsize=1)
@@ -157,10 +197,9 @@ def load_autoencoder(generator: str, device: torch.device) -> AutoencoderKL:
         In evaluation mode. Kept in memory for the next call.
     """
     diffusers = _quiet_diffusers()
-    source = generator_source(generator)
-    _pipeline_config(source)
+    _pipeline_config(generator)
     vae = diffusers.AutoencoderKL.from_pretrained(
-        source, subfolder="vae", dtype=torch.float32, use_safetensors=True
+        **_source(generator), subfolder="vae", dtype=torch.float32, use_safetensors=True
     )
     return vae.to(device).eval()
 
@@ -177,26 +216,34 @@ def autoencoder_channels(generator: str) -> int:
 
 def _autoencoder_config(generator: str) -> dict[str, Any]:
     diffusers = _quiet_diffusers()
-    source = generator_source(generator)
-    _pipeline_config(source)
-    config: dict[str, Any] = diffusers.AutoencoderKL.load_config(source, subfolder="vae")
+    _pipeline_config(generator)
+    config: dict[str, Any] = diffusers.AutoencoderKL.load_config(**_source(generator), subfolder="vae")
     return config
 
 
-def generator_family(source: str) -> str:
-    """Return the class of the pipeline in a folder or behind a hub id; it is one that can be used."""
-    return str(_pipeline_config(source)["_class_name"])
+def generator_family(generator: str) -> str:
+    """Return the class of a generator's pipeline; it is one that can be used."""
+    return str(_pipeline_config(generator)["_class_name"])
 
 
-def _pipeline_config(source: str) -> dict[str, Any]:
+def _source(generator: str) -> dict[str, str]:
+    """Return what diffusers is told to load: a folder, or a hub id with its revision."""
+    source = generator_source(generator)
+    name, _, revision = ("" if Path(source).is_dir() else source).partition("@")
+    return {"pretrained_model_name_or_path": name or source} | ({"revision": revision} if revision else {})
+
+
+def _pipeline_config(generator: str) -> dict[str, Any]:
     diffusers = _quiet_diffusers()
+    source = _source(generator)
     try:
-        config: dict[str, Any] = diffusers.DiffusionPipeline.load_config(source)
+        config: dict[str, Any] = diffusers.DiffusionPipeline.load_config(**source)
     except OSError as error:
         raise ValueError(
-            f"generator '{source}' is neither in the hub's cache nor to be reached; give a local folder"
+            f"generator '{generator}' is neither in the hub's cache nor to be reached; give a local folder "
+            "with model_index.json and what it names, as `save_pretrained` writes it"
         ) from error
-    _check_family(source, config)
+    _check_family(source["pretrained_model_name_or_path"], config)
     return config
 
 
@@ -204,11 +251,6 @@ def _check_family(source: str, config: Mapping[str, Any]) -> None:
     family = config.get("_class_name")
     if family not in ENCODED:
         raise ValueError(f"generator '{source}' is a {family}; it must be one of {', '.join(ENCODED)}")
-
-
-def _dtype(device: torch.device) -> torch.dtype:
-    # Half precision is fast on CUDA only; on a CPU it is slow and less exact.
-    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def _quiet_diffusers() -> ModuleType:

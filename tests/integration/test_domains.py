@@ -2,8 +2,10 @@
 
 import datasets
 import pytest
+import torch
 
 from fgl_app.algorithms.embedding import encode_texts
+from fgl_app.models.pipelines import Placement, load_text_encoder
 from fgl_app.records import record_to_embeddings
 from tests.integration.test_apps import run
 from tests.unit.test_data import STYLES, a_folder_of_styles
@@ -50,9 +52,7 @@ def test_prompts_carry_the_domain_and_accuracy_is_told_by_domain(styles, tiny_ge
     # Twenty test images of each style.
     assert sum(by_domain.values()) / 3 == pytest.approx(summary["accuracy"])
     # Domains are numbered in the order of their names, so the second client holds "inverted".
-    from fgl_app.models.pipelines import load_text_encoder
-
-    encoder = load_text_encoder(str(tiny_generator), uploads[0].labels.device)
+    encoder = load_text_encoder(str(tiny_generator), Placement(torch.device("cpu")))
     texts = ["left, inverted, high resolution", "right, inverted, high resolution"]
     upload = uploads[0].tensors
     assert (upload["prompt_embeds"] == encode_texts(encoder, texts)["prompt_embeds"]).all()

@@ -10,12 +10,13 @@ from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.synthesis import SynthesisSettings, synthesize
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.models.pipelines import encoder_fingerprint, load_pipeline, load_text_encoder
+from fgl_app.models.pipelines import Placement, encoder_fingerprint, load_pipeline, load_text_encoder
 from tests.integration.test_apps import run
 from tests.tiny_pipelines import BUILDERS, save_tiny_pipeline
 from tests.unit.test_captions import blip, save_captioner
 
 CPU = torch.device("cpu")
+ON_CPU = Placement(CPU)
 TEXT, NEGATIVE = "a handwritten digit three", "low quality"
 
 
@@ -28,7 +29,7 @@ def generator(request, tmp_path_factory):
 
 
 def test_a_client_with_another_encoder_sends_nothing(tiny_generator, tmp_path):
-    pipeline = load_pipeline(str(tiny_generator), CPU)
+    pipeline = load_pipeline(str(tiny_generator), ON_CPU)
     next(pipeline.text_encoder.parameters()).data[0] += 1
     pipeline.save_pretrained(tmp_path / "other")
     summary = run(
@@ -45,19 +46,19 @@ def test_a_client_with_another_encoder_sends_nothing(tiny_generator, tmp_path):
 
 
 def test_a_fingerprint_does_not_depend_on_the_precision(tiny_generator):
-    pipeline = load_pipeline(str(tiny_generator), CPU)
+    pipeline = load_pipeline(str(tiny_generator), ON_CPU)
     single = encoder_fingerprint(pipeline)
-    assert encoder_fingerprint(load_text_encoder(str(tiny_generator), CPU)) == single
+    assert encoder_fingerprint(load_text_encoder(str(tiny_generator), ON_CPU)) == single
     assert encoder_fingerprint(pipeline.to(torch.float16)) == single
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_a_clients_embedding_gives_the_image_of_its_text(generator, guidance):
-    encoder = load_text_encoder(str(generator), CPU)
+    encoder = load_text_encoder(str(generator), ON_CPU)
     assert encoder.components.get("unet") is None
     assert encoder.components.get("transformer") is None
     assert encoder.vae is None
-    pipeline = load_pipeline(str(generator), CPU)
+    pipeline = load_pipeline(str(generator), ON_CPU)
     embeddings = TextEmbeddings(encode_texts(encoder, [TEXT]), torch.tensor([0]), torch.tensor([1]))
     negative = encode_texts(encoder, [NEGATIVE]) if guidance > 1 else None
     settings = SynthesisSettings(num_inference_steps=3, guidance_scale=guidance, batch_size=1, seed=5)

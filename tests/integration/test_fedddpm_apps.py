@@ -241,6 +241,7 @@ def test_a_scaffold_client_goes_on_from_its_variate_on_disk(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"generator_offload": "model"}, "generator-offload must be 'none' without a GPU, got 'model'"),
         ({"mixed_precision": "bf16"}, "mixed-precision 'bf16' needs a CUDA device, got cpu; use 'auto'"),
         ({"mixed_precision": "fp16", "inner_strategy": "scaffold"}, "must not be 'fp16' with inner-strategy"),
         ({"diffusion_space": "latent"}, "autoencoder of generator 'embedded' takes grey images"),

@@ -9,7 +9,13 @@ from fgl_app.models.classifiers import (
     save_classifier,
 )
 from fgl_app.models.devices import check_device, resolve_device
-from fgl_app.models.pipelines import embedded_generator, generator_source, load_pipeline
+from fgl_app.models.pipelines import (
+    Placement,
+    embedded_generator,
+    generator_family,
+    generator_source,
+    load_pipeline,
+)
 
 
 @pytest.mark.parametrize("size", [8, 15, 28, 31])
@@ -81,7 +87,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="'no/where' is neither in the hub's cache nor to be reached"):
-        load_pipeline("no/where", torch.device("cpu"))
+        load_pipeline("no/where", Placement(torch.device("cpu")))
 
 
 def test_a_saved_resnet_is_loaded_by_transformers(tmp_path):
@@ -98,13 +104,33 @@ def test_a_saved_resnet_is_loaded_by_transformers(tmp_path):
 def test_the_embedded_generator_is_a_whole_small_pipeline():
     folder = embedded_generator()
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 6_000_000
-    pipeline = load_pipeline("embedded", torch.device("cpu"))
+    pipeline = load_pipeline("embedded", Placement(torch.device("cpu")))
     assert pipeline.vae_scale_factor == 4
     images = pipeline("a handwritten digit three", num_inference_steps=2, output_type="pt").images
     assert images.shape == (1, 1, 32, 32)
     card = (folder / "README.md").read_text()
     assert "license" in card.lower()
     assert "MNIST" in card
+
+
+def test_a_generators_precision_is_a_choice(tiny_generator):
+    cpu = torch.device("cpu")
+    pipeline = load_pipeline(str(tiny_generator), Placement(cpu, "bfloat16", attention_slicing=True))
+    assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.text_encoder.dtype} == {torch.bfloat16}
+    assert Placement(cpu).torch_dtype == torch.float32
+    assert Placement(torch.device("cuda")).torch_dtype == torch.float16
+
+
+def test_a_hub_id_can_name_a_revision(monkeypatch):
+    asked = {}
+
+    def load_config(**arguments):
+        asked.update(arguments)
+        return {"_class_name": "StableDiffusionPipeline"}
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.load_config", load_config)
+    assert generator_family("owner/name@fp16") == "StableDiffusionPipeline"
+    assert asked == {"pretrained_model_name_or_path": "owner/name", "revision": "fp16"}
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import torch
 from fgl_app.algorithms.embedding import embed_prompts, encode_texts, merge_embeddings
 from fgl_app.algorithms.prompts import Prompt, write_prompts
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.models.pipelines import load_text_encoder
+from fgl_app.models.pipelines import Placement, load_text_encoder
 
 NAMES = ("cat", "dog", "owl")
 CPU = torch.device("cpu")
+ON_CPU = Placement(CPU)
 
 
 def test_class_prompts_count_the_examples_of_each_class_held():
@@ -25,7 +26,7 @@ def test_every_example_needs_a_caption():
 
 
 def test_the_client_needs_neither_unet_nor_vae(tiny_generator):
-    encoder = load_text_encoder(str(tiny_generator), CPU)
+    encoder = load_text_encoder(str(tiny_generator), ON_CPU)
     assert encoder.unet is None
     assert encoder.vae is None
     assert encoder.text_encoder is not None
@@ -35,7 +36,7 @@ def test_embeddings_are_the_pipelines_own(tiny_generator):
     from diffusers import StableDiffusionPipeline
 
     texts = ["a handwritten digit three", "a handwritten digit four", ""]
-    ours = encode_texts(load_text_encoder(str(tiny_generator), CPU), texts, batch_size=2)["prompt_embeds"]
+    ours = encode_texts(load_text_encoder(str(tiny_generator), ON_CPU), texts, batch_size=2)["prompt_embeds"]
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_generator)
     for row, text in enumerate(texts):
         theirs, _ = pipeline.encode_prompt(text, CPU, 1, do_classifier_free_guidance=False)
@@ -43,7 +44,7 @@ def test_embeddings_are_the_pipelines_own(tiny_generator):
 
 
 def test_an_upload_carries_labels_and_counts_in_half_precision(tiny_generator):
-    encoder = load_text_encoder(str(tiny_generator), CPU)
+    encoder = load_text_encoder(str(tiny_generator), ON_CPU)
     upload = embed_prompts(encoder, [Prompt("three", 3, 7), Prompt("four", 4, 2)])
     assert upload.tensors["prompt_embeds"].dtype == torch.float16
     assert upload.labels.tolist() == [3, 4]

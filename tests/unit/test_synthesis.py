@@ -5,14 +5,15 @@ from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.synthesis import SynthesisSettings, allot_images, synthesize
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.models.pipelines import load_pipeline
+from fgl_app.models.pipelines import Placement, load_pipeline
 
 CPU = torch.device("cpu")
+ON_CPU = Placement(CPU)
 
 
 @pytest.fixture(scope="module")
 def pipeline(tiny_generator):
-    return load_pipeline(str(tiny_generator), CPU)
+    return load_pipeline(str(tiny_generator), ON_CPU)
 
 
 @pytest.fixture(scope="module")
