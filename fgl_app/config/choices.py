@@ -28,7 +28,10 @@ REFERENCE_POINTS: dict[str, tuple[str, ...]] = {
 }
 """Inner strategies that are no strategy, and the methods they belong to."""
 
-OWN_NAMES = ("digits", "embedded", "cnn", "resnet18", "resnet34", "resnet50", "auto", "inception", "strokes")
+OWN_NAMES = (
+    *("digits", "embedded", "auto", "inception", "strokes"),
+    *("cnn", "resnet18", "resnet34", "resnet50", "vit-small", "convnext-tiny"),
+)
 """Names of our own that are no folder, whatever lies in the directory."""
 
 OWN_DEFAULT = {

@@ -97,8 +97,8 @@ class RunConfig(BaseModel):
     classifier: str = Field(
         "cnn",
         min_length=1,
-        description="`cnn` (small), `resnet18`, `resnet34`, `resnet50` from scratch; or the hub id or folder "
-        "of a pretrained one",
+        description="from scratch `cnn` (small), `resnet18`, `resnet34`, `resnet50`, `vit-small` or "
+        "`convnext-tiny`; or the hub id or folder of a pretrained one",
     )
     local_epochs: int = Field(
         0, ge=0, description="epochs of a client in a round; " + own_default("local_epochs")

@@ -1,4 +1,4 @@
-"""Image classifiers: a small CNN, ResNets from their configs, pretrained ones by hub id or folder."""
+"""Image classifiers: a small CNN, others from their configs, pretrained ones by hub id or folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,23 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-RESNETS: dict[str, dict[str, Any]] = {
-    "resnet18": {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
-    "resnet34": {"depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
-    "resnet50": {"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048], "layer_type": "bottleneck"},
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet18": (
+        "resnet",
+        {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
+    ),
+    "resnet34": (
+        "resnet",
+        {"depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
+    ),
+    "resnet50": (
+        "resnet",
+        {"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048], "layer_type": "bottleneck"},
+    ),
+    "vit-small": ("vit", {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}),
+    "convnext-tiny": ("convnext", {}),
 }
+"""Classifiers of ``transformers`` from scratch: kind of model and what its config changes."""
 PREPROCESSOR = "preprocessor_config.json"
 SMALL_CNN = "fgl_app.models.SmallCNN"
 
@@ -82,14 +94,14 @@ class TransformersClassifier(nn.Module):
 
 def check_classifier(name: str) -> None:
     """Raise ValueError when a ``classifier`` config value is no name, no folder of one and no hub id."""
-    if name == "cnn" or name in RESNETS:
+    if name == "cnn" or name in ARCHITECTURES:
         return
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"classifier folder {folder} is no saved model: it has no config.json")
     looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     if not (folder.is_dir() or looks_like_hub_id):
-        names = ", ".join(f"'{known}'" for known in ("cnn", *RESNETS))
+        names = ", ".join(f"'{known}'" for known in ("cnn", *ARCHITECTURES))
         raise ValueError(
             f"classifier must be one of {names}, a folder or a hub id such as 'owner/name', got '{name}'"
         )
@@ -103,7 +115,7 @@ def build_classifier(
     Parameters
     ----------
     name : str
-        "cnn", "resnet18", "resnet34" or "resnet50" from scratch; or the hub id or folder of a pretrained
+        "cnn" or one of :data:`ARCHITECTURES` from scratch; or the hub id or folder of a pretrained
         ``transformers`` image classifier, which gets a new head where its number of classes differs.
     num_classes, in_channels, image_size : int
         Shape of its output and input.
@@ -125,12 +137,16 @@ def build_classifier(
         torch.manual_seed(seed)
         if name == "cnn":
             return SmallCNN(num_classes, in_channels, image_size)
-        if name not in RESNETS:
+        if name not in ARCHITECTURES:
             return _pretrained(name, num_classes)
-        from transformers import ResNetConfig, ResNetForImageClassification
+        from transformers import AutoConfig, AutoModelForImageClassification
 
-        config = ResNetConfig(num_channels=in_channels, num_labels=num_classes, **RESNETS[name])
-        return TransformersClassifier(ResNetForImageClassification(config))
+        kind, changes = ARCHITECTURES[name]
+        if kind == "vit":
+            # As many patches on small images as ViT-S/16 has on 224 pixels, about.
+            changes = {**changes, "image_size": image_size, "patch_size": 16 if image_size >= 128 else 4}
+        config = AutoConfig.for_model(kind, num_channels=in_channels, num_labels=num_classes, **changes)
+        return TransformersClassifier(AutoModelForImageClassification.from_config(config))
 
 
 def save_classifier(model: nn.Module, folder: Path, class_names: Sequence[str]) -> None:

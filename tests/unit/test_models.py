@@ -24,7 +24,7 @@ def test_the_small_cnn_takes_any_size(size):
     assert model(torch.zeros(1, 1, size, size)).shape == (1, 7)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "vit-small", "convnext-tiny"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_classifiers_map_images_to_logits(name, channels):
     model = build_classifier(name, num_classes=7, in_channels=channels, image_size=32, seed=0)
@@ -51,7 +51,7 @@ def test_a_saved_cnn_is_its_state(tmp_path):
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "vit-small"])
 def test_a_saved_classifier_comes_back(tmp_path, name):
     model = build_classifier(name, num_classes=3, in_channels=1, image_size=24, seed=1).eval()
     save_classifier(model, tmp_path, ["a", "b", "c"])
