@@ -28,17 +28,9 @@ _PICTURES = {
     "traffic.png": "Bytes sent and received by the clients in each phase",
 }
 _OTHER_RESULTS_OMIT = {
-    *(
-        "status",
-        "error",
-        "strategy",
-        "dataset",
-        "num_clients",
-        "rejected_uploads",
-        "skipped_images",
-        "failures",
-    ),
-    *("seconds", "uplink_bytes", "downlink_bytes", "versions", "decisions"),
+    *("status", "error", "strategy", "dataset", "num_clients"),
+    *("rejected_uploads", "skipped_images", "failures"),
+    *("seconds", "uplink_bytes", "downlink_bytes", "versions", "decisions", "accuracy_by_domain"),
     *("accuracy", "frechet_distance", "label_agreement", "downstream_accuracy"),
 }
 _NONE = "—"
@@ -110,6 +102,9 @@ def write_report(run_dir: Path) -> Path:
                 "Rejected uploads", ("node", "reason"), _incidents(summary, "rejected_uploads"), "incidents"
             ),
             _Table("Failures", ("node", "reason"), _incidents(summary, "failures"), "incidents"),
+            _Table(
+                "Skipped images", (), [(text,) for text in summary.get("skipped_images", [])], "incidents"
+            ),
         ),
         tables=_filled(*_tables(config, summary, events)),
     )
@@ -160,9 +155,11 @@ def _tables(
         (str(event["round"]), *(_ROUND_COLUMNS[key][1](event.get(key)) for key in columns))
         for event in rounds
     ]
+    by_domain = [(name, _percent(value)) for name, value in summary.get("accuracy_by_domain", {}).items()]
     more = [(key, _text(value)) for key, value in summary.items() if key not in _OTHER_RESULTS_OMIT]
     return [
         _Table("Round by round", head, rows, "numeric long"),
+        _Table("Accuracy by domain", (), by_domain, "pairs"),
         _Table("Bytes by phase", ("phase", "sent by clients", "received"), _byte_rows(summary), "numeric"),
         _Table("Seconds by phase", ("phase", "time", "share"), _second_rows(summary), "numeric"),
         _Table("Other results", (), more, "pairs"),

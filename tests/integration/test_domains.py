@@ -49,6 +49,8 @@ def test_prompts_carry_the_domain_and_accuracy_is_told_by_domain(styles, tiny_ge
     assert summary["num_prompts"] == 6
     by_domain = summary["accuracy_by_domain"]
     assert sorted(by_domain) == sorted(STYLES)
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Accuracy by domain" in report
     # Twenty test images of each style.
     assert sum(by_domain.values()) / 3 == pytest.approx(summary["accuracy"])
     # Domains are numbered in the order of their names, so the second client holds "inverted".
@@ -72,3 +74,6 @@ def test_an_unreadable_image_is_told_in_the_summary(styles, tmp_path):
         "train 7 seven.png",
         "test 7 seven.png",
     ]
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Skipped images" in report
+    assert "cannot identify image file" in report
