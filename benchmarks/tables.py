@@ -53,6 +53,6 @@ def round_events(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def spread(values: list[float], scale: float = 1.0, digits: int = 1) -> str:
-    """Return mean and standard deviation over seeds, as a table shows them."""
-    deviation = stdev(values) if len(values) > 1 else 0.0
-    return f"{scale * mean(values):.{digits}f} ± {scale * deviation:.{digits}f}"
+    """Return mean and standard deviation over seeds, as a table shows them; a single value as it is."""
+    text = f"{scale * mean(values):.{digits}f}"
+    return f"{text} ± {scale * stdev(values):.{digits}f}" if len(values) > 1 else text
