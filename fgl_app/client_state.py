@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fgl_app.config import RunConfig
+from fgl_app.results.run_directory import write_atomically
 
 
 def load_control(
@@ -77,9 +78,7 @@ def save_captions(config: RunConfig, partition_id: int, captions: dict[str, str]
     """Keep captions, so that a restarted client does not write them again."""
     file = _captions_file(config, partition_id)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(captions), encoding="utf-8")
-    partial.replace(file)
+    write_atomically(file, json.dumps(captions))
 
 
 def _captions_file(config: RunConfig, partition_id: int) -> Path:

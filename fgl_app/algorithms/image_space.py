@@ -30,14 +30,14 @@ class ImageSpace:
 
     @torch.no_grad()
     def encode(self, data: LabeledImages) -> LabeledLatents:
-        """Return images as the U-Net sees them; an autoencoder gives the mean of its posterior, scaled."""
+        """Return images as the U-Net sees them; an autoencoder gives the mean of its posterior, scaled.
+
+        They have the channels that the autoencoder takes.
+        """
         if self.vae is None:
             return LabeledLatents(to_input(data.images), data.labels)
-        channels = self.vae.config.in_channels
         latents = [
-            self.vae.encode(
-                to_input(images).expand(-1, channels, -1, -1).to(self.vae.device)
-            ).latent_dist.mean
+            self.vae.encode(to_input(images).to(self.vae.device)).latent_dist.mean
             for images in data.images.split(BATCH)
         ]
         return LabeledLatents(torch.cat(latents).cpu() * self.vae.config.scaling_factor, data.labels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image
 
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.data.types import ImageDataset, Selection
+from fgl_app.hub_ids import looks_like_hub_id
 
 TEST_SPLITS = ("test", "validation", "valid")
 SAVED_TO_DISK = "dataset_dict.json"
@@ -70,8 +70,7 @@ def load_labeled_images(name: str, image_size: int, selection: Selection) -> Ima
 
 
 def _open(name: str, configuration: str) -> datasets.DatasetDict:
-    looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    if not (Path(name).is_dir() or looks_like_hub_id):
+    if not (Path(name).is_dir() or looks_like_hub_id(name)):
         raise ValueError(f"dataset must be 'digits', a folder or a hub id such as 'owner/name', got '{name}'")
     datasets.disable_progress_bars()
     try:
@@ -155,7 +154,8 @@ def _read(split: _Split, kept: dict[int, int], image_size: int, skipped: list[st
     files = split.table.cast_column(split.image, datasets.Image(decode=False)).select(wanted)
     pixels: list[np.ndarray] = []
     rows: list[int] = []
-    for row, file in zip(wanted.tolist(), _values(files, split.image), strict=True):
+    for row, example in zip(wanted.tolist(), files, strict=True):
+        file = example[split.image]
         try:
             pixels.append(_pixels(file, image_size))
             rows.append(row)
@@ -170,11 +170,6 @@ def _read(split: _Split, kept: dict[int, int], image_size: int, skipped: list[st
         torch.tensor([kept[label] for label in split.labels[rows].tolist()], dtype=torch.int64),
         None if split.domains is None else torch.from_numpy(split.domains[rows]),
     )
-
-
-def _values(table: datasets.Dataset, column: str) -> Iterable[dict[str, Any]]:
-    for row in table:
-        yield row[column]
 
 
 def _pixels(file: dict[str, Any], size: int) -> np.ndarray:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fgl_app.hub_ids import looks_like_hub_id
+
 STROKES = "strokes"
 """The captioner that measures pen strokes, and is no model."""
 STROKES_SIZE = 32
@@ -18,8 +20,11 @@ UNREACHABLE = "captioner '{}' is neither in the hub's cache nor to be reached; g
 def check_captioner(name: str) -> None:
     """Raise ValueError when a ``captioner`` config value is no name, no folder of a model and no hub id."""
     folder = Path(name).expanduser()
-    looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    if name == STROKES or (folder / "config.json").is_file() or (looks_like_hub_id and not folder.is_dir()):
+    if (
+        name == STROKES
+        or (folder / "config.json").is_file()
+        or (looks_like_hub_id(name) and not folder.is_dir())
+    ):
         return
     raise ValueError(
         f"captioner must be '{STROKES}', the folder of an image-to-text model or a hub id such as "

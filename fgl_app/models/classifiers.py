@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fgl_app.hub_ids import looks_like_hub_id
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -99,8 +101,7 @@ def check_classifier(name: str) -> None:
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"classifier folder {folder} is no saved model: it has no config.json")
-    looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    if not (folder.is_dir() or looks_like_hub_id):
+    if not (folder.is_dir() or looks_like_hub_id(name)):
         names = ", ".join(f"'{known}'" for known in ("cnn", *ARCHITECTURES))
         raise ValueError(
             f"classifier must be one of {names}, a folder or a hub id such as 'owner/name', got '{name}'"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 
 from fgl_app.algorithms.embedding import ENCODED
+from fgl_app.hub_ids import looks_like_hub_id
 from fgl_app.models.assets import asset
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def generator_source(generator: str) -> str:
             )
         _check_family(generator, json.loads((folder / "model_index.json").read_text(encoding="utf-8")))
         return str(folder)
-    looks_like_hub_id = generator.count("/") == 1 and not generator.startswith((".", "/", "~"))
-    if not looks_like_hub_id:
+    if not looks_like_hub_id(generator):
         raise ValueError(
             f"generator must be 'embedded', a folder or a hub id such as 'owner/name', got '{generator}'"
         )
@@ -111,6 +111,12 @@ def load_text_encoder(generator: str, placement: Placement) -> DiffusionPipeline
         **_source(generator), dtype=placement.torch_dtype, use_safetensors=True, **absent
     )
     return pipeline.to(placement.device)
+
+
+@lru_cache(maxsize=1)
+def text_encoder_fingerprint(generator: str, placement: Placement) -> str:
+    """Return :func:`encoder_fingerprint` of :func:`load_text_encoder`; large encoders are read once."""
+    return encoder_fingerprint(load_text_encoder(generator, placement))
 
 
 def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:

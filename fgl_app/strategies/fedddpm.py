@@ -31,7 +31,6 @@ from fgl_app.records import (
     site_name,
     with_state,
 )
-from fgl_app.strategies.exchange import wait_for_nodes
 from fgl_app.strategies.setup_round import SetupRoundStrategy
 
 logger = logging.getLogger("fgl")
@@ -160,7 +159,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         min_uploads: int = 2,
         setup_timeout: float = 3600.0,
     ) -> None:
-        super().__init__(strategy, min_uploads=min_uploads, setup_timeout=setup_timeout)
+        super().__init__(strategy, num_nodes=num_nodes, min_uploads=min_uploads, setup_timeout=setup_timeout)
         self.sample_fn = sample_fn
         self.correct_fn = correct_fn
         self.should_correct_fn = should_correct_fn
@@ -168,7 +167,6 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         self.auxiliary_size = auxiliary_size
         self.num_classes = num_classes
         self.loss_key = loss_key
-        self.num_nodes = num_nodes
         self.examples: dict[tuple[str, int], int] = {}
         self.decisions: list[Decision] = []
         self._temporary = TemporaryDirectory(prefix="fedddpm-") if upload_dir is None else None
@@ -185,11 +183,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         self.decisions.clear()
         self._label_counts.clear()
         self._losses.clear()
-        nodes = wait_for_nodes(
-            grid, minimum=self.min_uploads, expected=self.num_nodes, timeout=self.setup_timeout
-        )
-        content = RecordDict({ARRAYS: arrays, CONFIG: config})
-        return [Message(content, node, LOCAL_DIFFUSION, ttl=self.setup_timeout) for node in nodes]
+        return self.ask_every_node(grid, RecordDict({ARRAYS: arrays, CONFIG: config}), LOCAL_DIFFUSION)
 
     def accept_upload(self, reply: Message) -> None:
         """Validate one client's model and lay it on disk."""
@@ -209,6 +203,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         self._auxiliary = self.sample_fn(self._local_models())
         for key in self.examples:
             self._file(key).unlink(missing_ok=True)
+        # A folder that was given may hold other things, and then stays.
         with suppress(OSError):
             self._folder.rmdir()
         metrics = {"num-uploads": len(self.examples), "num-examples": sum(self.examples.values())}

@@ -21,7 +21,6 @@ from fgl_app.records import (
     site_name,
     with_state,
 )
-from fgl_app.strategies.exchange import wait_for_nodes
 from fgl_app.strategies.setup_round import SetupRoundStrategy
 
 EMBED = "query.embed"
@@ -89,7 +88,7 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         min_uploads: int = 2,
         setup_timeout: float = 3600.0,
     ) -> None:
-        super().__init__(strategy, min_uploads=min_uploads, setup_timeout=setup_timeout)
+        super().__init__(strategy, num_nodes=num_nodes, min_uploads=min_uploads, setup_timeout=setup_timeout)
         self.synthesize_fn = synthesize_fn
         self.train_fn = train_fn
         self.correct_fn = correct_fn
@@ -98,7 +97,6 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         self.embedding_shapes = embedding_shapes
         self.encoder = encoder
         self.max_upload_bytes = max_upload_bytes
-        self.num_nodes = num_nodes
         self.uploads: dict[tuple[str, int], TextEmbeddings] = {}
         self._shapes = embedding_shapes
         self._synthetic: Data | None = None
@@ -109,11 +107,8 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         self._shapes = self.embedding_shapes
         if self.given_embeddings is not None:
             return []
-        nodes = wait_for_nodes(
-            grid, minimum=self.min_uploads, expected=self.num_nodes, timeout=self.setup_timeout
-        )
         content = RecordDict({CONFIG: ConfigRecord({**config, ENCODER: self.encoder})})
-        return [Message(content, node, EMBED, ttl=self.setup_timeout) for node in nodes]
+        return self.ask_every_node(grid, content, EMBED)
 
     def accept_upload(self, reply: Message) -> None:
         """Validate one client's embeddings and keep them."""

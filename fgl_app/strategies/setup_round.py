@@ -6,12 +6,19 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fgl_app.records import UploadError, require_finite, site_name
-from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, pull_each, silent_nodes
+from fgl_app.strategies.exchange import (
+    Incident,
+    TooFewRepliesError,
+    explain,
+    pull_each,
+    silent_nodes,
+    wait_for_nodes,
+)
 
 logger = logging.getLogger("fgl")
 
@@ -30,6 +37,8 @@ class SetupRoundStrategy(Strategy, ABC):
     ----------
     strategy : Strategy
         Any Flower strategy; node sampling and metric options stay on it.
+    num_nodes : int, default 0
+        Nodes to wait for before asking; 0 takes those that are connected.
     min_uploads : int, default 2
         Good uploads the set-up needs; with fewer the run fails.
     setup_timeout : float, default 3600.0
@@ -43,8 +52,16 @@ class SetupRoundStrategy(Strategy, ABC):
         Nodes that replied with an error, or not in time.
     """
 
-    def __init__(self, strategy: Strategy, *, min_uploads: int = 2, setup_timeout: float = 3600.0) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        num_nodes: int = 0,
+        min_uploads: int = 2,
+        setup_timeout: float = 3600.0,
+    ) -> None:
         self.strategy = strategy
+        self.num_nodes = num_nodes
         self.min_uploads = min_uploads
         self.setup_timeout = setup_timeout
         self.rejected: list[Incident] = []
@@ -118,6 +135,13 @@ class SetupRoundStrategy(Strategy, ABC):
             type(self.strategy).__name__,
         )
         self.strategy.summary()
+
+    def ask_every_node(self, grid: Grid, content: RecordDict, message_type: str) -> list[Message]:
+        """Wait for the nodes and return the same request for each."""
+        nodes = wait_for_nodes(
+            grid, minimum=self.min_uploads, expected=self.num_nodes, timeout=self.setup_timeout
+        )
+        return [Message(content, node, message_type, ttl=self.setup_timeout) for node in nodes]
 
     def _collect(self, requests: Sequence[Message], grid: Grid) -> None:
         heard: set[int] = set()
