@@ -33,7 +33,7 @@ def run(name: str, arguments: list[str], out: Path) -> Path:
 def changed_keys(folder: Path, arguments: list[str]) -> list[str]:
     """Return the config keys whose values in a run differ from those that it would get now."""
     places = [f"output-dir={folder.parent}", f"run-name={folder.name}"]
-    config = resolve_config(None, [*arguments, *places], None, Path.cwd(), datetime.now(UTC))
+    config = resolve_config((), [*arguments, *places], None, Path.cwd(), datetime.now(UTC))
     now = config.to_run_config()
     then: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return [key for key, value in then.items() if key in now and now[key] != value]

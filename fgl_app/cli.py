@@ -53,7 +53,7 @@ Starts Flower with the clients asked for, shows what happens, and ends with the 
 the folder that holds everything: summary.json, report.html, plots, models and logs.
 
 [bold]KEY=VALUE[/bold] sets a config key for this run; give as many as you like. [bold]fgl config[/bold] \
-lists the keys. It wins over the preset or the file. Text needs no quotes of its own (dataset=digits); \
+lists the keys. They win over presets and file. Text needs no quotes of its own (dataset=digits); \
 quote the whole where your shell would split it: 'prompt-template=a photo of {label}'.
 
 [bold]Examples:[/bold]
@@ -71,11 +71,11 @@ The exit code is 0 only when the run completed, 1 when it failed, 2 for bad inpu
 
 
 PresetOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Start from an experiment that `fgl presets` lists."),
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Start from what `fgl presets` lists; given again, the later wins."),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Start from a TOML file of config keys.")
+    Path | None, typer.Option(metavar="FILE", help="A TOML file of config keys; it wins over presets.")
 ]
 ClientsOption = Annotated[
     int | None,
@@ -105,13 +105,13 @@ def run(
     from fgl_app.config import ConfigError
     from fgl_app.console import Mode, complain
     from fgl_app.launch_plan import resolve_config, stage_app
-    from fgl_app.presets import start_file
+    from fgl_app.presets import preset_file
 
     try:
         if stream and quiet:
             raise ConfigError("--stream and --quiet exclude each other; give one")
-        file = start_file(preset, config)
-        settings = resolve_config(file, overrides or [], clients, Path.cwd(), datetime.now(UTC))
+        files = [*map(preset_file, preset or ()), *([config] if config else ())]
+        settings = resolve_config(files, overrides or [], clients, Path.cwd(), datetime.now(UTC))
         preflight.check(settings, settings.num_clients)
     except ConfigError as error:
         complain(str(error))
@@ -137,11 +137,11 @@ def check(
     from fgl_app.console import complain
     from fgl_app.launch_plan import resolve_config
     from fgl_app.preflight import examinations
-    from fgl_app.presets import start_file
+    from fgl_app.presets import preset_file
 
     try:
-        file = start_file(preset, config)
-        settings = resolve_config(file, overrides or [], clients, Path.cwd(), datetime.now(UTC))
+        files = [*map(preset_file, preset or ()), *([config] if config else ())]
+        settings = resolve_config(files, overrides or [], clients, Path.cwd(), datetime.now(UTC))
     except ConfigError as error:
         complain(str(error))
         raise typer.Exit(BAD_INPUT) from None

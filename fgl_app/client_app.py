@@ -73,15 +73,15 @@ def embed(message: Message, context: Context) -> Message:
         domains=domains,
         phrases={name: words.domain(name) for name in source.domain_names},
     )
-    placement = Placement(device, config.generator_dtype)
+    encoder = (config.generator, Placement(device, config.generator_dtype), config.generator_lora)
     theirs = cast(str, message.content.config_records[CONFIG].get(ENCODER, ""))
-    ours = text_encoder_fingerprint(config.generator, placement)
+    ours = text_encoder_fingerprint(*encoder)
     if theirs not in ("", ours):
         raise ValueError(
             f"this client's text encoder {ours} (generator '{config.generator}') is not the server's {theirs}"
         )
     embeddings = embed_prompts(
-        load_text_encoder(config.generator, placement),
+        load_text_encoder(*encoder),
         prompts,
         dtype=getattr(torch, config.embedding_dtype),
         negatives=words.negatives_for(source.domain_names, config.negative_prompt),

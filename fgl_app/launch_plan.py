@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -40,14 +40,14 @@ clientapp = "fgl_app.client_app:app"
 
 
 def resolve_config(
-    file: Path | None, overrides: Sequence[str], clients: int | None, here: Path, now: datetime
+    files: Iterable[Path], overrides: Sequence[str], clients: int | None, here: Path, now: datetime
 ) -> RunConfig:
-    """Put a run's config together: defaults, then the file, then the overrides.
+    """Put a run's config together: defaults, then the files, then the overrides.
 
     Parameters
     ----------
-    file : Path or None
-        TOML file of config keys.
+    files : Iterable[Path]
+        TOML files of config keys; later ones win.
     overrides : Sequence[str]
         ``KEY=VALUE`` each; later ones win.
     clients : int or None
@@ -67,7 +67,10 @@ def resolve_config(
     ConfigError
         One sentence on what is wrong.
     """
-    values = (read_config(file) if file else {}) | dict(parse_override(text) for text in overrides)
+    values: dict[str, Any] = {}
+    for file in files:
+        values |= read_config(file)
+    values |= dict(parse_override(text) for text in overrides)
     asked = values.get("num-clients", 0)
     if clients is not None and asked not in (0, clients):
         raise ConfigError(f"--clients {clients} and config key 'num-clients' ({asked}) disagree; give one")
@@ -81,6 +84,7 @@ def resolve_config(
         "run-name": name,
         "dataset": _place(here, config.dataset),
         "generator": _place(here, config.generator),
+        "generator-lora": _place(here, config.generator_lora),
         "classifier": _place(here, config.classifier),
         "feature-extractor": _place(here, config.feature_extractor),
         "captioner": _place(here, config.captioner),
@@ -99,9 +103,9 @@ def _file(here: Path, name: str) -> str:
 
 
 def _place(here: Path, source: str) -> str:
-    """Name a folder by its absolute path, since the run happens elsewhere; a hub id stays as it is."""
-    folder = here / Path(source).expanduser()
-    return str(folder) if source not in OWN_NAMES and folder.is_dir() else source
+    """Name a folder or file by its absolute path, since the run happens elsewhere; keep a hub id."""
+    place = here / Path(source).expanduser()
+    return str(place) if source and source not in OWN_NAMES and place.exists() else source
 
 
 def parse_override(text: str) -> tuple[str, Any]:

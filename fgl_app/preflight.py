@@ -122,11 +122,13 @@ def _data_set(config: RunConfig, num_clients: int) -> str:
 
 
 def _generator(config: RunConfig) -> str:
+    from fgl_app.models.lora import check_lora
     from fgl_app.models.pipelines import generator_family
 
-    if config.generator == "embedded":
-        return "embedded"
-    return f"{generator_family(config.generator)} in {config.generator}"
+    family = generator_family(config.generator)
+    check_lora(config.generator_lora, family)
+    lora = f", LoRA {config.generator_lora}" if config.generator_lora else ""
+    return f"{family} in {config.generator}{lora}"
 
 
 def _captioner(config: RunConfig) -> str:

@@ -17,13 +17,6 @@ def presets() -> dict[str, Path]:
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
 
 
-def start_file(preset: str | None, config: Path | None) -> Path | None:
-    """Return the file that a run starts from: a preset's, the user's, or none."""
-    if preset and config:
-        raise ConfigError("--preset and --config exclude each other; give one")
-    return preset_file(preset) if preset else config
-
-
 def preset_file(name: str) -> Path:
     """Return a preset's file; the names there are, if there is none of this name."""
     known = presets()

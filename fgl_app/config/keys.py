@@ -122,6 +122,10 @@ class RunConfig(BaseModel):
         description="text-to-image pipeline: `embedded`, a folder, or a hub id such as owner/name or "
         "owner/name@revision",
     )
+    generator_lora: str = Field(
+        "",
+        description="LoRA weights for the generator: a safetensors file, its folder or a hub id; empty: none",
+    )
     generator_dtype: GeneratorDtype = Field("auto", description="`auto`: float16 on CUDA, else float32")
     generator_offload: Offload = Field(
         "none", description="what waits in the computer's memory: whole models, or (slow) single layers"

@@ -38,7 +38,7 @@ def run_fgl(session: Session) -> nn.Module:
         placement = Placement(
             session.task.device, config.generator_dtype, config.generator_offload, config.attention_slicing
         )
-        pipeline = load_pipeline(config.generator, placement)
+        pipeline = load_pipeline(config.generator, placement, config.generator_lora)
         # The server encodes the negative prompt in any case, which tells what a good upload looks like.
         negative = encode_texts(pipeline, [config.negative_prompt])
 

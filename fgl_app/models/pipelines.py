@@ -16,6 +16,7 @@ import torch
 from fgl_app.algorithms.embedding import ENCODED
 from fgl_app.hub_ids import looks_like_hub_id
 from fgl_app.models.assets import asset
+from fgl_app.models.lora import add_lora
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DiffusionPipeline
@@ -88,7 +89,7 @@ class Placement:
 
 
 @lru_cache(maxsize=1)
-def load_text_encoder(generator: str, placement: Placement) -> DiffusionPipeline:
+def load_text_encoder(generator: str, placement: Placement, lora: str = "") -> DiffusionPipeline:
     """Load the part of a pipeline that encodes prompts: tokenizer and text encoder, no U-Net, no VAE.
 
     Parameters
@@ -97,6 +98,8 @@ def load_text_encoder(generator: str, placement: Placement) -> DiffusionPipeline
         "embedded", a hub id or a folder.
     placement : Placement
         Device and precision of the text encoders.
+    lora : str, default ""
+        LoRA weights, of which the text encoders get theirs; empty for none.
 
     Returns
     -------
@@ -110,13 +113,15 @@ def load_text_encoder(generator: str, placement: Placement) -> DiffusionPipeline
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
         **_source(generator), dtype=placement.torch_dtype, use_safetensors=True, **absent
     )
+    if lora:
+        add_lora(pipeline, lora)
     return pipeline.to(placement.device)
 
 
 @lru_cache(maxsize=1)
-def text_encoder_fingerprint(generator: str, placement: Placement) -> str:
+def text_encoder_fingerprint(generator: str, placement: Placement, lora: str = "") -> str:
     """Return :func:`encoder_fingerprint` of :func:`load_text_encoder`; large encoders are read once."""
-    return encoder_fingerprint(load_text_encoder(generator, placement))
+    return encoder_fingerprint(load_text_encoder(generator, placement, lora))
 
 
 def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
@@ -130,7 +135,7 @@ def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
     Returns
     -------
     str
-        16 hexadecimal digits over the tokenizers' vocabularies and the encoders' weights.
+        16 hexadecimal digits over the tokenizers' vocabularies and the encoders' weights, LoRA included.
     """
     digest = hashlib.sha256()
     for name, part in sorted(pipeline.components.items()):
@@ -146,7 +151,7 @@ def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_pipeline(generator: str, placement: Placement) -> DiffusionPipeline:
+def load_pipeline(generator: str, placement: Placement, lora: str = "") -> DiffusionPipeline:
     """Load a whole text-to-image pipeline.
 
     The usual schedulers give way to DPM-Solver++, which needs fewer steps; those that belong to a way of
@@ -159,6 +164,8 @@ def load_pipeline(generator: str, placement: Placement) -> DiffusionPipeline:
         "embedded", a hub id or a folder.
     placement : Placement
         Where and how its models are held.
+    lora : str, default ""
+        LoRA weights: a safetensors file, its folder or a hub id; empty for none.
 
     Returns
     -------
@@ -175,6 +182,8 @@ def load_pipeline(generator: str, placement: Placement) -> DiffusionPipeline:
     if type(pipeline.scheduler).__name__ in MANY_STEP_SCHEDULERS:
         pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
+    if lora:
+        add_lora(pipeline, lora)
     if placement.attention_slicing:
         pipeline.enable_attention_slicing()
     if placement.offload == "model":

@@ -56,7 +56,7 @@ from fgl_app.console import Mode
 from fgl_app.launch_plan import resolve_config
 app, output_dir, behaviour = sys.argv[1:]
 overrides = [f"output-dir={output_dir}", "run-name=it", f"negative-prompt={behaviour}"]
-config = resolve_config(None, overrides, 3, Path.cwd(), datetime.now(timezone.utc))
+config = resolve_config((), overrides, 3, Path.cwd(), datetime.now(timezone.utc))
 sys.exit(execute(config, None, Mode.READABLE, lambda folder: Path(app)))
 """
 

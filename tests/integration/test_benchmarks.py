@@ -46,7 +46,7 @@ def test_a_row_of_the_table_is_mean_and_spread_over_seeds(tmp_path):
 def test_a_run_with_other_values_is_noticed(tmp_path):
     arguments = ["method=diffusion", "dirichlet-alpha=0.5"]
     places = [f"output-dir={tmp_path}", "run-name=it"]
-    config = resolve_config(None, [*arguments, *places], None, tmp_path, datetime.now(UTC))
+    config = resolve_config((), [*arguments, *places], None, tmp_path, datetime.now(UTC))
     (tmp_path / "it").mkdir()
     # A key that is gone, or new since then, says nothing.
     then = config.to_run_config() | {"gone": 1}

@@ -58,33 +58,33 @@ def test_an_argument_that_is_no_assignment_is_named(text):
 def test_folders_are_named_by_their_absolute_paths(tmp_path):
     for folder in ("mine", "cnn", "embedded"):
         (tmp_path / folder).mkdir()
-    given = resolve_config(None, ["generator=mine", "classifier=./mine"], None, tmp_path, NOW)
+    given = resolve_config((), ["generator=mine", "classifier=./mine"], None, tmp_path, NOW)
     assert given.generator == given.classifier == str(tmp_path / "mine")
-    kept = resolve_config(None, ["classifier=cnn"], None, tmp_path, NOW)
+    kept = resolve_config((), ["classifier=cnn"], None, tmp_path, NOW)
     assert (kept.classifier, kept.generator) == ("cnn", "embedded")
-    assert resolve_config(None, ["generator=a/b"], None, tmp_path, NOW).generator == "a/b"
+    assert resolve_config((), ["generator=a/b"], None, tmp_path, NOW).generator == "a/b"
 
 
 def test_overrides_win_over_the_file_and_later_ones_over_earlier_ones(tmp_path):
     file = tmp_path / "some.toml"
     file.write_text("seed = 1\nbatch-size = 32\nguidance-scale = 2\n")
-    config = resolve_config(file, ["seed=2", "seed=3"], None, tmp_path, NOW)
+    config = resolve_config([file], ["seed=2", "seed=3"], None, tmp_path, NOW)
     assert (config.seed, config.batch_size, config.guidance_scale) == (3, 32, 2.0)
 
 
 def test_the_output_directory_is_the_users_and_the_run_has_a_name(tmp_path):
-    config = resolve_config(None, [], None, tmp_path, NOW)
+    config = resolve_config((), [], None, tmp_path, NOW)
     assert config.output_dir == str(tmp_path / "outputs")
     assert config.run_name == "20261121T101500-fgl"
     (tmp_path / "outputs" / config.run_name).mkdir(parents=True)
-    assert resolve_config(None, [], None, tmp_path, NOW).run_name == "20261121T101500-fgl-2"
-    baseline = resolve_config(None, ["method=classifier", "inner-strategy=fedprox"], None, tmp_path, NOW)
+    assert resolve_config((), [], None, tmp_path, NOW).run_name == "20261121T101500-fgl-2"
+    baseline = resolve_config((), ["method=classifier", "inner-strategy=fedprox"], None, tmp_path, NOW)
     assert baseline.run_name == "20261121T101500-fedprox"
 
 
 def test_the_number_of_clients_is_said_once(tmp_path):
     def clients(overrides, option):
-        return resolve_config(None, overrides, option, tmp_path, NOW).num_clients
+        return resolve_config((), overrides, option, tmp_path, NOW).num_clients
 
     assert clients([], None) == 5
     assert clients([], 3) == 3
@@ -105,7 +105,6 @@ def test_the_number_of_clients_is_said_once(tmp_path):
         (["seed"], "config values are given as KEY=VALUE, got 'seed'"),
         (["--clients", "1"], "min-nodes must be at most num-clients (1), got 2"),
         (["--preset", "nosuch"], "unknown preset 'nosuch'"),
-        (["--preset", "a", "--config", "b"], "--preset and --config exclude each other"),
         (["--stream", "--quiet"], "--stream and --quiet exclude each other"),
         (["--config", "nosuch.toml"], "config file 'nosuch.toml' cannot be read: No such file or directory"),
         (["--config", "bad.toml"], "config file 'bad.toml' is not valid TOML"),
@@ -135,7 +134,16 @@ def test_an_unknown_preset_is_answered_with_those_there_are(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "configs").glob("*.toml")), ids=lambda file: file.stem)
 def test_presets_are_valid(preset, tmp_path):
-    resolve_config(preset, [], None, tmp_path, NOW)
+    resolve_config([preset], [], None, tmp_path, NOW)
+
+
+def test_presets_and_a_file_add_up_and_the_later_wins(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text("seed = 7\nnum-server-rounds = 3\n")
+    files = [*map(presets.preset_file, ("imagenette", "dirichlet-0.5", "five-rounds-fine-tuned")), own]
+    config = resolve_config(files, ["seed=8"], None, tmp_path, NOW)
+    assert (config.dirichlet_alpha, config.server_epochs) == (0.5, 5)
+    assert (config.image_size, config.num_server_rounds, config.seed) == (224, 3, 8)
 
 
 def test_presets_are_listed_with_what_they_need():
