@@ -135,8 +135,8 @@ def train(
     proximal = (settings.proximal_mu, snapshot(model))
 
     def losses() -> Iterator[tuple[Tensor, int]]:
-        for images, labels in _batches(data, settings, generator):
-            loss = functional.cross_entropy(model(images.to(device)), labels.to(device))
+        for images, labels in _batches(data, settings, generator, device):
+            loss = functional.cross_entropy(model(images), labels)
             yield loss, len(labels)
 
     def after_step(count: int) -> None:
@@ -160,17 +160,18 @@ def train(
 
 
 def _batches(
-    data: LabeledImages, settings: TrainSettings, generator: torch.Generator
+    data: LabeledImages, settings: TrainSettings, generator: torch.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     batches = list(torch.randperm(len(data), generator=generator).split(settings.batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         # Batch normalization cannot learn from a single example; it joins the batch before.
         batches[-2:] = [torch.cat(batches[-2:])]
     for indices in batches:
-        images = to_input(data.images[indices])
+        # Bytes travel to the device, a quarter of the floats that they become there.
+        images = to_input(data.images[indices].to(device))
         if settings.augmentation == "affine":
             images = random_affine(images, generator)
-        yield images, data.labels[indices]
+        yield images, data.labels[indices].to(device)
 
 
 @torch.inference_mode()
@@ -195,7 +196,7 @@ def evaluate(model: nn.Module, data: LabeledImages, *, batch_size: int = 500) ->
     model.eval()
     correct, loss = 0, 0.0
     for indices in torch.arange(len(data)).split(batch_size):
-        logits = model(to_input(data.images[indices]).to(device))
+        logits = model(to_input(data.images[indices].to(device)))
         labels = data.labels[indices].to(device)
         correct += int((logits.argmax(1) == labels).sum())
         loss += functional.cross_entropy(logits, labels, reduction="sum").item()

@@ -37,7 +37,7 @@ class ImageSpace:
         if self.vae is None:
             return LabeledLatents(to_input(data.images), data.labels)
         latents = [
-            self.vae.encode(to_input(images).to(self.vae.device)).latent_dist.mean
+            self.vae.encode(to_input(images.to(self.vae.device))).latent_dist.mean
             for images in data.images.split(BATCH)
         ]
         return LabeledLatents(torch.cat(latents).cpu() * self.vae.config.scaling_factor, data.labels)
