@@ -10,15 +10,14 @@ from dataclasses import fields
 
 import torch
 
-from fgl_app.algorithms.embedding import embed_prompts, encode_texts
+from fgl_app.algorithms.embedding import embed_prompts
 from fgl_app.algorithms.prompts import Prompt
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.strokes import StrokeMeasures, measure_strokes, stroke_captions
-from fgl_app.algorithms.synthesis import SynthesisSettings, synthesize
+from fgl_app.algorithms.synthesis import PlannedImage, Shard
 from fgl_app.config import RunConfig, parse_config
 from fgl_app.data.sources import config_dataset
-from fgl_app.models.devices import resolve_device
-from fgl_app.models.pipelines import Placement, load_pipeline
+from fgl_app.synthesis.job import load_generator, make_synthesizer
 
 
 def correlations(config: RunConfig, digits: int) -> dict[str, float]:
@@ -32,13 +31,10 @@ def correlations(config: RunConfig, digits: int) -> dict[str, float]:
         Prompt(config.template.format(label=data.class_names[label], caption=caption), label, 1)
         for label, caption in zip(private.labels.tolist(), captions, strict=True)
     ]
-    pipeline = load_pipeline(config.generator, Placement(resolve_device(config.device)))
-    settings = SynthesisSettings(
-        config.num_inference_steps, config.guidance_scale, config.synthesis_batch_size, config.seed
-    )
-    negative = encode_texts(pipeline, [config.negative_prompt]) if config.guidance_scale > 1 else None
-    shares = torch.ones(len(prompts), dtype=torch.int64)
-    images = synthesize(pipeline, embed_prompts(pipeline, prompts), shares, settings, negative=negative)
+    pipeline = load_generator(config)
+    one_each = tuple(PlannedImage(row, 0) for row in range(len(prompts)))
+    shard = Shard(0, one_each, embed_prompts(pipeline, prompts))
+    images = make_synthesizer(config, pipeline)(shard)
     made = measure_strokes(images.images.float() / 255)
     return {
         field.name: torch.corrcoef(torch.stack([getattr(measured, field.name), getattr(made, field.name)]))[

@@ -43,6 +43,8 @@ model, trains the classifier on it, and can go on with ordinary federated rounds
   fgl check           whether what a run needs is there
 
   fgl config          every config key with its default
+
+  fgl synthesize      make a synthetic set elsewhere, from a run's embeddings
 """,
 )
 
@@ -67,6 +69,15 @@ quote the whole where your shell would split it: 'prompt-template=a photo of {la
   fgl run --config my-experiment.toml images-per-class=1000
 
 The exit code is 0 only when the run completed, 1 when it failed, 2 for bad input, 130 when interrupted.
+"""
+
+
+SYNTHESIZE_HELP = """
+Make a synthetic set from the embeddings that a run saved, so that it can be done elsewhere.
+
+What is there of the set already is kept: after an interruption the same command goes on. A set made with \
+other settings is left alone, and this one goes beside it. [bold]synthesis-workers=N[/bold] uses N GPUs, \
+[bold]ray-address=HOST:PORT[/bold] those of a Ray cluster.
 """
 
 
@@ -147,6 +158,48 @@ def check(
         raise typer.Exit(BAD_INPUT) from None
     good = print_checkup(examinations(settings, settings.num_clients) | resources(settings))
     raise typer.Exit(0 if good else BAD_INPUT)
+
+
+@app.command(help=SYNTHESIZE_HELP)
+def synthesize(
+    embeddings: Annotated[
+        Path, typer.Argument(metavar="EMBEDDINGS", help="embeddings.safetensors in a run's folder.")
+    ],
+    overrides: Overrides = None,
+    *,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the synthetic set goes.")],
+    generator: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The same as generator=NAME: a folder or hub id.")
+    ] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Make a synthetic set from a run's embeddings; the help text is SYNTHESIZE_HELP."""
+    from fgl_app.config import ConfigError
+    from fgl_app.console import Display, Mode, complain
+    from fgl_app.launch_plan import resolve_config
+    from fgl_app.presets import preset_file
+    from fgl_app.progress import shown_by
+
+    try:
+        files = [*map(preset_file, preset or ()), *([config] if config else ())]
+        values = [*(overrides or ()), *([f"generator={generator}"] if generator else ())]
+        settings = resolve_config(files, values, None, Path.cwd(), datetime.now(UTC))
+    except ConfigError as error:
+        complain(str(error))
+        raise typer.Exit(BAD_INPUT) from None
+    from fgl_app.synthesis.command import synthesize_file
+
+    try:
+        with Display(Mode.READABLE) as display, shown_by(display.show):
+            folder = synthesize_file(embeddings, out.absolute(), settings)
+    except ValueError as error:
+        complain(str(error))
+        raise typer.Exit(BAD_INPUT) from None
+    except OSError as error:
+        complain(str(error))
+        raise typer.Exit(FAILED) from None
+    print(folder)
 
 
 @app.command("presets")

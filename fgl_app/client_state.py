@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fgl_app.config import RunConfig
-from fgl_app.results.run_directory import write_atomically
+from fgl_app.files import write_atomically
 
 
 def load_control(

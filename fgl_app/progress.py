@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,11 +27,16 @@ class _StdoutHandler(logging.Handler):
     """Write records to whatever ``sys.stdout`` is now, at once and one line in one piece.
 
     Flower replaces ``sys.stdout.write`` when a run starts and puts it back at its end, so the stream is
-    looked up for every record.
+    looked up for every record. Or give each record to ``show``.
     """
+
+    show: Callable[[str], None] | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            if self.show:
+                self.show(self.format(record))
+                return
             sys.stdout.write(self.format(record) + "\n")
             sys.stdout.flush()
         except Exception:
@@ -45,9 +50,20 @@ class _StdoutHandler(logging.Handler):
 
 log = logging.getLogger("fgl")
 log.setLevel(logging.INFO)
-log.addHandler(_StdoutHandler())
+_handler = _StdoutHandler()
+log.addHandler(_handler)
 # Flower's and Ray's root handlers would print every line a second time.
 log.propagate = False
+
+
+@contextmanager
+def shown_by(show: Callable[[str], None]) -> Iterator[None]:
+    """Give the lines to a function in place of stdout."""
+    _handler.show = show
+    try:
+        yield
+    finally:
+        _handler.show = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -87,3 +87,8 @@ class TextEmbeddings:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one prompt's tensors, by name."""
         return {name: tuple(tensor.shape[1:]) for name, tensor in self.tensors.items()}
+
+    def select(self, rows: Sequence[int]) -> TextEmbeddings:
+        """Return the prompts at ``rows``."""
+        tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
+        return TextEmbeddings(tensors, self.labels[rows], self.counts[rows])

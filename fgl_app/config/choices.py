@@ -18,6 +18,7 @@ PredictionType = Literal["epsilon", "v_prediction"]
 NoiseSchedule = Literal["linear", "cosine"]
 Sampler = Literal["ddim", "dpm++", "ddpm"]
 GeneratorDtype = Literal["auto", "float32", "float16", "bfloat16"]
+GeneratorScheduler = Literal["auto", "dpm++", "ddim", "unipc", "euler", "lcm"]
 Offload = Literal["none", "model", "sequential"]
 Precision = Literal["auto", "no", "fp16", "bf16"]
 

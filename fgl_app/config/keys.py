@@ -16,6 +16,7 @@ from fgl_app.config.choices import (
     DiffusionSpace,
     EmbeddingDtype,
     GeneratorDtype,
+    GeneratorScheduler,
     InnerStrategy,
     Method,
     NoiseSchedule,
@@ -131,6 +132,12 @@ class RunConfig(BaseModel):
         "none", description="what waits in the computer's memory: whole models, or (slow) single layers"
     )
     attention_slicing: bool = Field(False, description="attend in slices: less GPU memory, slower")
+    generator_scheduler: GeneratorScheduler = Field(
+        "auto", description="`auto`: DPM-Solver++, or what belongs to the generator's way of training"
+    )
+    compile_generator: bool = Field(
+        False, description="compile the denoiser: minutes at the start, faster after them"
+    )
     prompts: Prompts = Field(
         "class",
         description="`class`: one prompt a class held; `instance`: a caption an image; "
@@ -158,7 +165,15 @@ class RunConfig(BaseModel):
         1.0, ge=1, le=50, description="classifier-free guidance; 1 is none and costs half"
     )
     num_inference_steps: int = Field(10, ge=1, le=1000, description="denoising steps an image")
-    synthesis_batch_size: int = Field(128, ge=1, description="images denoised at a time")
+    synthesis_batch_size: int = Field(
+        128, ge=1, description="images denoised at a time at most; halved when memory runs out"
+    )
+    synthesis_workers: int = Field(
+        1, ge=1, description="Ray workers that synthesize, a GPU or a share of the cores each; 1: no Ray"
+    )
+    ray_address: str = Field(
+        "", description="Ray cluster of the workers, such as `host:6379`; empty: this machine alone"
+    )
     synthetic_epochs: int = Field(15, ge=1, description="epochs of the first training on the synthetic set")
     synthetic_learning_rate: float = Field(0.05, gt=0, description="peak SGD learning rate of that training")
     server_epochs: int = Field(

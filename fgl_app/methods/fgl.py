@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,17 +18,18 @@ from fgl_app.algorithms.classification import TrainSettings, train
 from fgl_app.algorithms.embedding import embed_prompts, encode_texts
 from fgl_app.algorithms.prompts import write_prompts
 from fgl_app.algorithms.randomness import seeded
-from fgl_app.algorithms.synthesis import SynthesisSettings, allot_images, synthesize
 from fgl_app.algorithms.types import LabeledImages, State, TextEmbeddings
-from fgl_app.data.saving import save_images
-from fgl_app.data.sources import match_channels, resize_images
+from fgl_app.data.shards import claim_folder, read_shards
 from fgl_app.data.vocabulary import load_vocabulary
 from fgl_app.methods.session import Session
-from fgl_app.models.pipelines import Placement, encoder_fingerprint, load_pipeline
-from fgl_app.progress import log, track
+from fgl_app.models.pipelines import encoder_fingerprint
+from fgl_app.progress import PREFIX, log, track
 from fgl_app.records import arrays_to_state
 from fgl_app.strategies.checked import CheckedStrategy
 from fgl_app.strategies.fgl import FGLStrategy
+from fgl_app.synthesis.command import uses_ray
+from fgl_app.synthesis.engine import fill_folder
+from fgl_app.synthesis.job import SynthesisJob, load_generator, save_embeddings
 from fgl_app.tasks.classification import server_settings, synthetic_settings
 
 if TYPE_CHECKING:
@@ -35,10 +40,7 @@ def run_fgl(session: Session) -> nn.Module:
     """Run FGL and return the last global model."""
     config = session.config
     with session.directory.phase("loading the generator"):
-        placement = Placement(
-            session.task.device, config.generator_dtype, config.generator_offload, config.attention_slicing
-        )
-        pipeline = load_pipeline(config.generator, placement, config.generator_lora)
+        pipeline = load_generator(config)
         # The server encodes the negative prompt in any case, which tells what a good upload looks like.
         negative = encode_texts(pipeline, [config.negative_prompt])
 
@@ -47,7 +49,7 @@ def run_fgl(session: Session) -> nn.Module:
     def synthesize_fn(embeddings: TextEmbeddings) -> LabeledImages:
         uploads.close()
         _plot_holders(session, strategy)
-        return _synthesize(session, pipeline, embeddings, negative)
+        return _synthesize(session, pipeline, embeddings)
 
     def train_fn(state: State, data: LabeledImages) -> State:
         return _train(session, state, data, synthetic_settings(config), "training on synthetic images")
@@ -89,39 +91,40 @@ def run_fgl(session: Session) -> nn.Module:
     return session.model_of(arrays_to_state(arrays))
 
 
-def _synthesize(
-    session: Session,
-    pipeline: DiffusionPipeline,
-    embeddings: TextEmbeddings,
-    negative: Mapping[str, Tensor],
-) -> LabeledImages:
+def _synthesize(session: Session, pipeline: DiffusionPipeline, embeddings: TextEmbeddings) -> LabeledImages:
     config, names = session.config, session.dataset.class_names
     absent = sorted(set(range(len(names))) - set(embeddings.labels.tolist()))
     if absent:
         log.warning("no client described %s: no images of them", ", ".join(names[i] for i in absent))
-    settings = SynthesisSettings(
-        config.num_inference_steps, config.guidance_scale, config.synthesis_batch_size, config.seed
-    )
-    shares = allot_images(embeddings.labels, embeddings.counts, config.images_per_class)
-    with (
-        session.directory.phase("synthesis"),
-        track(int(shares.sum()), "synthesizing", "images") as progress,
-    ):
-        images = synthesize(
-            pipeline,
-            embeddings,
-            shares,
-            settings,
-            negative=negative if config.guidance_scale > 1 else None,
-            callback=progress.update,
-        )
-    with session.directory.phase("saving images"):
-        folder = session.directory.path / "synthetic"
-        save_images(images, names, folder)
-        session.plot_images(images, "synthetic_images.png", "Synthetic images")
+    path = session.directory.path
+    save_embeddings(embeddings, names, encoder_fingerprint(pipeline), path / "embeddings.safetensors")
+    with session.directory.phase("synthesis"):
+        if uses_ray(config):
+            _synthesize_apart(path)
+        else:
+            job = SynthesisJob(config, embeddings, names)
+            fill_folder(job, claim_folder(path / "synthetic", job.manifest(pipeline)), pipeline)
+    with session.directory.phase("reading images"):
+        images = read_shards(path / "synthetic", config.image_size, session.dataset.test.images.shape[1])
+    session.plot_images(images, "synthetic_images.png", "Synthetic images")
     session.outcome |= {"num_prompts": len(embeddings), "num_synthetic_images": len(images)}
-    channels = session.dataset.test.images.shape[1]
-    return match_channels(resize_images(images, config.image_size), channels)
+    return images
+
+
+def _synthesize_apart(run: Path) -> None:
+    """Have the images made by Ray's workers under a process of its own, and say what it says."""
+    command = [sys.executable, "-m", "fgl_app.synthesis", str(run)]
+    last: deque[str] = deque(maxlen=5)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            last.append(line.strip())
+            # Through Python's own stdout, which is where Flower listens.
+            if line.startswith(PREFIX):
+                sys.stdout.write(line)
+                sys.stdout.flush()
+    if process.returncode:
+        raise RuntimeError(f"synthesis on Ray's workers failed: {' '.join(last)}")
 
 
 def _train(

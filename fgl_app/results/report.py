@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fgl_app.files import write_atomically
 from fgl_app.results.report_template import CSS, HTML
-from fgl_app.results.run_directory import write_atomically
 from fgl_app.results.units import human_bytes, human_number, human_percent, human_seconds
 
 SETUP_PHASE = "setup"

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+from fgl_app.files import write_atomically
+
 logger = logging.getLogger(__name__)
 
 _DISTRIBUTIONS = ("fgl-app", "flwr", "torch", "diffusers", "transformers", "datasets")
@@ -154,30 +156,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a UTF-8 text file so that no reader ever sees half of it.
-
-    Parameters
-    ----------
-    path : Path
-        File to write or replace.
-    text : str
-        Its whole content.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be written; the old file is then untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _point_latest(path: Path) -> None:

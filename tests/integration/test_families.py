@@ -8,7 +8,7 @@ import torch
 
 from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.randomness import seeded
-from fgl_app.algorithms.synthesis import SynthesisSettings, synthesize
+from fgl_app.algorithms.synthesis import PlannedImage, Shard, SynthesisSettings, Synthesizer
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.pipelines import Placement, encoder_fingerprint, load_pipeline, load_text_encoder
 from tests.integration.test_apps import run
@@ -62,7 +62,7 @@ def test_a_clients_embedding_gives_the_image_of_its_text(generator, guidance):
     embeddings = TextEmbeddings(encode_texts(encoder, [TEXT]), torch.tensor([0]), torch.tensor([1]))
     negative = encode_texts(encoder, [NEGATIVE]) if guidance > 1 else None
     settings = SynthesisSettings(num_inference_steps=3, guidance_scale=guidance, batch_size=1, seed=5)
-    ours = synthesize(pipeline, embeddings, torch.tensor([1]), settings, negative=negative).images
+    ours = Synthesizer(pipeline, settings, negative)(Shard(0, (PlannedImage(0, 0),), embeddings)).images
 
     options = {"use_resolution_binning": False, "clean_caption": False, "negative_prompt": NEGATIVE}
     takes = inspect.signature(pipeline.__call__).parameters

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.randomness import seeded
-from fgl_app.algorithms.synthesis import SynthesisSettings, synthesize
+from fgl_app.algorithms.synthesis import PlannedImage, Shard, SynthesisSettings, Synthesizer
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.lora import check_lora
 from fgl_app.models.pipelines import Placement, encoder_fingerprint, load_pipeline, load_text_encoder
@@ -56,7 +56,7 @@ def images(generator: str, client_lora: str, server_lora: str) -> torch.Tensor:
     embeddings = TextEmbeddings(encode_texts(encoder, [TEXT]), torch.tensor([0]), torch.tensor([1]))
     settings = SynthesisSettings(num_inference_steps=2, guidance_scale=1.0, batch_size=1, seed=5)
     pipeline = load_pipeline(generator, ON_CPU, server_lora)
-    return synthesize(pipeline, embeddings, torch.tensor([1]), settings).images
+    return Synthesizer(pipeline, settings)(Shard(0, (PlannedImage(0, 0),), embeddings)).images
 
 
 def test_client_and_server_together_give_the_image_of_the_text(adapted):

@@ -3,7 +3,13 @@ import torch
 
 from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.randomness import seeded
-from fgl_app.algorithms.synthesis import SynthesisSettings, allot_images, synthesize
+from fgl_app.algorithms.synthesis import (
+    SynthesisSettings,
+    Synthesizer,
+    allot_images,
+    cut_shard,
+    plan_images,
+)
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.pipelines import Placement, load_pipeline
 
@@ -28,6 +34,11 @@ def settings(**changes):
     )
 
 
+def synthesize(pipeline, embeddings, shares, settings, negative=None, callback=None):
+    plan = plan_images(embeddings.labels, shares)
+    return Synthesizer(pipeline, settings, negative)(cut_shard(embeddings, plan, 0, len(plan)), callback)
+
+
 def test_shares_add_up_to_the_budget_and_follow_the_counts():
     labels = torch.tensor([0, 1, 1, 1, 2, 2])
     counts = torch.tensor([9, 5, 3, 2, 1, 1])
@@ -42,13 +53,57 @@ def test_shares_are_exact_for_huge_counts():
     assert shares.tolist() == [2, 1]
 
 
+def test_a_plan_has_every_image_once_and_takes_the_classes_in_turn():
+    labels, shares = torch.tensor([0, 1, 1, 2]), torch.tensor([3, 2, 2, 1])
+    plan = plan_images(labels, shares)
+    # Class 0 has prompt 0 three times; class 1 its prompts 1 and 2 in turn; class 2 a single image.
+    assert plan == [(0, 0), (1, 0), (3, 0), (0, 1), (2, 0), (0, 2), (1, 1), (2, 1)]
+    seeds = {seeded("image", 7, *image).initial_seed() for image in plan}
+    assert len(seeds) == int(shares.sum())
+
+
+def test_a_shard_has_its_images_and_their_prompts(embeddings):
+    plan = plan_images(embeddings.labels, torch.tensor([2, 3, 1]))
+    shards = [cut_shard(embeddings, plan, number, 4) for number in range(2)]
+    assert [image for shard in shards for image in shard.images] == plan
+    assert shards[0].images == ((0, 0), (1, 0), (0, 1), (2, 0))
+    assert shards[1].images == ((1, 1), (1, 2))
+    assert len(shards[0].embeddings) == 3
+    assert shards[1].embeddings.labels.tolist() == [1]
+
+
 def test_images_have_the_labels_of_their_prompts(pipeline, embeddings):
     seen = []
     images = synthesize(pipeline, embeddings, torch.tensor([2, 3, 1]), settings(), callback=seen.append)
-    assert images.labels.tolist() == [0, 0, 1, 1, 1, 1]
+    assert images.labels.tolist() == [0, 1, 0, 1, 1, 1]
     assert images.images.shape == (6, 3, 16, 16)
     assert images.images.dtype == torch.uint8
     assert seen == [4, 2]
+
+
+def test_when_memory_runs_out_smaller_batches_go_on(pipeline, embeddings):
+    shares = torch.tensor([3, 3, 1])
+    plan = plan_images(embeddings.labels, shares)
+    shard = cut_shard(embeddings, plan, 0, len(plan))
+    reference = Synthesizer(pipeline, settings(batch_size=2))(shard).images
+    tried = []
+
+    def has_room_for_two(_, inputs):
+        tried.append(len(inputs[0]))
+        if len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    synthesizer = Synthesizer(pipeline, settings(batch_size=9))
+    hook = pipeline.unet.register_forward_pre_hook(has_room_for_two)
+    try:
+        assert torch.equal(synthesizer(shard).images, reference)
+        assert tried[:3] == [7, 4, 2]
+        # What did not fit is not tried again.
+        tried.clear()
+        synthesizer(shard)
+        assert max(tried) == 2
+    finally:
+        hook.remove()
 
 
 def test_an_image_is_the_same_in_any_batch(pipeline, embeddings):
@@ -64,6 +119,7 @@ def test_an_image_is_the_same_in_any_batch(pipeline, embeddings):
 def test_an_image_is_the_same_in_any_plan(pipeline, embeddings):
     few = synthesize(pipeline, embeddings, torch.tensor([1, 0, 1]), settings(batch_size=1)).images
     many = synthesize(pipeline, embeddings, torch.tensor([2, 1, 2]), settings(batch_size=1)).images
+    # The first prompt's first image; the third's, after the second's, which is of the same class.
     assert torch.equal(few[0], many[0])
     assert torch.equal(few[1], many[3])
 

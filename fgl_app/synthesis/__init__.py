@@ -1,0 +1,1 @@
+"""Synthesis as a job: what to make, and making it, here or on workers."""

@@ -1,0 +1,59 @@
+"""Synthesis on its own, from the embeddings that a run saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fgl_app.config import RunConfig
+from fgl_app.data.shards import claim_folder
+from fgl_app.models.pipelines import encoder_fingerprint
+from fgl_app.progress import log
+from fgl_app.synthesis.engine import fill_folder
+from fgl_app.synthesis.job import SynthesisJob, load_embeddings, load_generator
+
+
+def synthesize_file(file: Path, out: Path, config: RunConfig) -> Path:
+    """Make the synthetic set of saved embeddings, or what is missing of it.
+
+    Parameters
+    ----------
+    file : Path
+        ``embeddings.safetensors`` of a run.
+    out : Path
+        Where the set goes; beside it, when another set is there.
+    config : RunConfig
+        Generator, its settings, images of a class, seed, workers.
+
+    Returns
+    -------
+    Path
+        The set's folder.
+
+    Raises
+    ------
+    ValueError
+        When the file is no such file, or its embeddings are of another text encoder than the generator's.
+    OSError
+        When the folder cannot be written.
+    """
+    embeddings, names, encoder = load_embeddings(file)
+    job = SynthesisJob(config, embeddings, names)
+    # Workers load their own; here theirs is looked at.
+    on_ray = uses_ray(config)
+    here = {"device": "cpu", "generator_offload": "none"} if on_ray else {}
+    pipeline = load_generator(config.model_copy(update=here))
+    own = encoder_fingerprint(pipeline)
+    if encoder and own != encoder:
+        raise ValueError(
+            f"the embeddings in {file} are of text encoder {encoder}, that of generator "
+            f"'{config.generator}' is {own}"
+        )
+    folder = claim_folder(out, job.manifest(pipeline))
+    log.info("%d images in %s", len(job.plan), folder)
+    fill_folder(job, folder, None if on_ray else pipeline)
+    return folder
+
+
+def uses_ray(config: RunConfig) -> bool:
+    """Return whether a config has its images made by Ray's workers."""
+    return config.synthesis_workers > 1 or bool(config.ray_address)

@@ -1,0 +1,170 @@
+"""What is to be synthesized: a job, its plan, and the manifest that tells two jobs apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from fgl_app.algorithms.embedding import encode_texts
+from fgl_app.algorithms.synthesis import (
+    PlannedImage,
+    Shard,
+    SynthesisSettings,
+    Synthesizer,
+    allot_images,
+    cut_shard,
+    plan_images,
+)
+from fgl_app.algorithms.types import TextEmbeddings
+from fgl_app.config import RunConfig
+from fgl_app.data.shards import SHARD_SIZE, num_shards
+from fgl_app.files import write_atomically
+from fgl_app.models.devices import resolve_device
+from fgl_app.models.pipelines import Placement, load_pipeline, pipeline_fingerprint
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True, eq=False)
+class SynthesisJob:
+    """A synthetic set to be made.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Generator, its settings, images of a class, seed.
+    embeddings : TextEmbeddings
+        Merged uploads.
+    class_names : tuple[str, ...]
+        Name of each class.
+    """
+
+    config: RunConfig
+    embeddings: TextEmbeddings
+    class_names: tuple[str, ...]
+
+    @cached_property
+    def plan(self) -> list[PlannedImage]:
+        """All images, in the order of the shards."""
+        labels, counts = self.embeddings.labels, self.embeddings.counts
+        return plan_images(labels, allot_images(labels, counts, self.config.images_per_class))
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards the set has."""
+        return num_shards(len(self.plan))
+
+    def size(self, number: int) -> int:
+        """Return how many images a shard has."""
+        return min(SHARD_SIZE, len(self.plan) - number * SHARD_SIZE)
+
+    def shard(self, number: int) -> Shard:
+        """Return a part of the plan, with its embeddings."""
+        return cut_shard(self.embeddings, self.plan, number, SHARD_SIZE)
+
+    def manifest(self, pipeline: DiffusionPipeline) -> dict[str, Any]:
+        """Return what decides over the images, as JSON values; jobs with equal ones make the same set."""
+        embeddings = {f"prompt.{name}": tensor for name, tensor in self.embeddings.tensors.items()}
+        config = self.config
+        return {
+            "format": 1,
+            "images": len(self.plan),
+            "shards": self.num_shards,
+            "classes": list(self.class_names),
+            "plan": _digest([json.dumps([SHARD_SIZE, self.plan]).encode()]),
+            "embeddings": _digest([save(embeddings), save({"labels": self.embeddings.labels})]),
+            "generator": config.generator,
+            "generator_weights": pipeline_fingerprint(pipeline),
+            "settings": {
+                "seed": config.seed,
+                "num-inference-steps": config.num_inference_steps,
+                "guidance-scale": config.guidance_scale,
+                "negative-prompt": config.negative_prompt if config.guidance_scale > 1 else "",
+                "scheduler": type(pipeline.scheduler).__name__,
+                "dtype": str(pipeline.dtype),
+            },
+        }
+
+
+def load_generator(config: RunConfig) -> DiffusionPipeline:
+    """Load a config's whole text-to-image pipeline, placed for synthesis."""
+    placement = Placement(
+        resolve_device(config.device),
+        config.generator_dtype,
+        config.generator_offload,
+        config.attention_slicing,
+        config.compile_generator,
+    )
+    return load_pipeline(config.generator, placement, config.generator_lora, config.generator_scheduler)
+
+
+def make_synthesizer(config: RunConfig, pipeline: DiffusionPipeline) -> Synthesizer:
+    """Return what makes a config's images with its loaded generator."""
+    settings = SynthesisSettings(
+        config.num_inference_steps, config.guidance_scale, config.synthesis_batch_size, config.seed
+    )
+    negative = encode_texts(pipeline, [config.negative_prompt]) if config.guidance_scale > 1 else None
+    return Synthesizer(pipeline, settings, negative)
+
+
+def save_embeddings(embeddings: TextEmbeddings, class_names: Iterable[str], encoder: str, file: Path) -> None:
+    """Save merged embeddings as safetensors, with the classes' names and the encoder's fingerprint."""
+    tensors = {f"prompt.{name}": tensor.contiguous() for name, tensor in embeddings.tensors.items()}
+    tensors |= {"labels": embeddings.labels, "counts": embeddings.counts}
+    metadata = {"classes": json.dumps(list(class_names)), "encoder": encoder}
+    write_atomically(file, save(tensors, metadata))
+
+
+def load_embeddings(file: Path) -> tuple[TextEmbeddings, tuple[str, ...], str]:
+    """Load what :func:`save_embeddings` saved.
+
+    Returns
+    -------
+    tuple[TextEmbeddings, tuple[str, ...], str]
+        Embeddings, the classes' names, the encoder's fingerprint.
+
+    Raises
+    ------
+    ValueError
+        When the file cannot be read or holds something else; says what.
+    """
+    try:
+        with safetensors.safe_open(file, "pt") as content:
+            tensors: dict[str, Tensor] = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            metadata = content.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"embeddings file {file} cannot be read: {error}") from error
+    prompts = {
+        name.removeprefix("prompt."): tensor for name, tensor in tensors.items() if name.startswith("prompt.")
+    }
+    if not prompts or not {"labels", "counts"} <= tensors.keys() or "classes" not in metadata:
+        raise ValueError(f"file {file} holds no embeddings as a run saves them (embeddings.safetensors)")
+    names = tuple(json.loads(metadata["classes"]))
+    labels, counts = tensors["labels"], tensors["counts"]
+    if {len(tensor) for tensor in (*prompts.values(), counts)} != {len(labels)} or not len(labels):
+        raise ValueError(f"embeddings file {file} has tensors of different lengths, or no prompt")
+    if int(labels.min()) < 0 or int(labels.max()) >= len(names) or int(counts.min()) < 1:
+        raise ValueError(
+            f"embeddings file {file} has labels outside its {len(names)} classes, or empty counts"
+        )
+    if not all(torch.isfinite(tensor).all() for tensor in prompts.values()):
+        raise ValueError(f"embeddings file {file} holds NaN or infinite values")
+    return TextEmbeddings(prompts, labels, counts), names, metadata.get("encoder", "")
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
