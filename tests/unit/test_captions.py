@@ -122,6 +122,6 @@ def test_a_captioner_that_is_none_is_refused(tmp_path):
 
 
 def test_a_captioner_that_cannot_be_reached_is_one_sentence(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="captioner 'owner/name' is neither in the hub's cache nor"):
         load_captioner("owner/name", "", CPU)
