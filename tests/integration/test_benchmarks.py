@@ -3,11 +3,16 @@
 import json
 from datetime import UTC, datetime
 
+from datasets import load_dataset
+from PIL import Image
+
 from benchmarks.digits import rows
 from benchmarks.style_correlation import correlations
+from benchmarks.synthesis import engine, published_loop
 from benchmarks.tables import changed_keys
 from fgl_app.config import parse_config
 from fgl_app.launch_plan import resolve_config
+from fgl_app.synthesis.job import load_generator
 
 
 def test_the_text_carries_stroke_width_and_slant():
@@ -16,6 +21,18 @@ def test_the_text_carries_stroke_width_and_slant():
     # 1000 digits give 0.90 and 0.94; the standard error of r at 200 digits is below 0.02.
     assert found["width"] > 0.8
     assert found["slant"] > 0.8
+
+
+def test_the_loop_and_the_engine_make_as_many_images_of_one_size(tiny_generator, tmp_path):
+    values = {"generator": str(tiny_generator), "num-inference-steps": 1, "guidance-scale": 2.0}
+    config = parse_config({**values, "images-per-class": 13, "image-size": 16, "device": "cpu"})
+    pipeline = load_generator(config)
+    assert published_loop(config, pipeline, 2, tmp_path / "loop") == 26
+    assert engine(config, pipeline, 2, tmp_path / "engine") == 26
+    pictures = sorted((tmp_path / "loop").rglob("*.png"))
+    images = load_dataset(str(tmp_path / "engine"), cache_dir=str(tmp_path / "cache"))["train"]["image"]
+    assert len(pictures) == len(images) == 26
+    assert {Image.open(file).size for file in pictures} == {image.size for image in images} == {(16, 16)}
 
 
 def test_a_row_of_the_table_is_mean_and_spread_over_seeds(tmp_path):

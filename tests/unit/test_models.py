@@ -10,12 +10,15 @@ from fgl_app.models.classifiers import (
 )
 from fgl_app.models.devices import check_device, resolve_device
 from fgl_app.models.pipelines import (
+    SCHEDULERS,
     Placement,
     embedded_generator,
     generator_family,
     generator_source,
     load_pipeline,
+    pipeline_fingerprint,
 )
+from tests.tiny_pipelines import save_tiny_pipeline
 
 
 @pytest.mark.parametrize("size", [8, 15, 28, 31])
@@ -119,6 +122,34 @@ def test_a_generators_precision_is_a_choice(tiny_generator):
     assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.text_encoder.dtype} == {torch.bfloat16}
     assert Placement(cpu).torch_dtype == torch.float32
     assert Placement(torch.device("cuda")).torch_dtype == torch.float16
+
+
+@pytest.mark.parametrize(("name", "scheduler"), SCHEDULERS.items())
+def test_the_scheduler_is_a_choice_and_all_make_images(name, scheduler, tiny_generator):
+    pipeline = load_pipeline(str(tiny_generator), Placement(torch.device("cpu")), scheduler=name)
+    assert type(pipeline.scheduler).__name__ == scheduler
+    images = pipeline("three", num_inference_steps=2, output_type="pt").images
+    assert images.shape == (1, 3, 16, 16)
+    assert images.isfinite().all()
+    assert type(load_pipeline(str(tiny_generator), Placement(torch.device("cpu"))).scheduler).__name__ == (
+        "DPMSolverMultistepScheduler"
+    )
+
+
+def test_flow_matching_keeps_its_scheduler(tmp_path):
+    save_tiny_pipeline("stable-diffusion-3", tmp_path)
+    with pytest.raises(ValueError, match=r"generator-scheduler must be 'auto' .*, got 'ddim'"):
+        load_pipeline(str(tmp_path), Placement(torch.device("cpu")), scheduler="ddim")
+
+
+def test_a_generators_fingerprint_tells_weights_and_schedulers_apart(tiny_generator):
+    place = Placement(torch.device("cpu"))
+    pipeline = load_pipeline(str(tiny_generator), place)
+    first = pipeline_fingerprint(pipeline)
+    assert pipeline_fingerprint(load_pipeline(str(tiny_generator), place)) == first
+    assert pipeline_fingerprint(load_pipeline(str(tiny_generator), place, scheduler="ddim")) != first
+    next(pipeline.vae.parameters()).data[0] += 1
+    assert pipeline_fingerprint(pipeline) != first
 
 
 def test_a_hub_id_can_name_a_revision(monkeypatch):
