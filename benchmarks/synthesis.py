@@ -179,16 +179,19 @@ def growth(overrides: list[str], file: Path) -> dict[str, float]:
     by_classes = {number: seconds(2000, number)[0] for number in kinds}
     rates = {number: in_a_process(str(number), overrides, 2000, 10) for number in (1, 2)}
     by_workers = {number: 2000 / rate["images_per_second"] for number, rate in rates.items()}
+    print(f"seconds by workers: {by_workers}")
     panels = {
         "images": {size: each[0] for size, each in by_images.items()},
-        "classes, 2000 images": by_classes,
-        "Ray workers, 2000 images": by_workers,
+        "classes": by_classes,
+        "Ray workers": by_workers,
     }
-    with picture(file, 2.9, "Time to synthesize", f"seconds; {' '.join(overrides)}") as figure:
+    subtitle = f"seconds; 10 classes or 2000 images where not told; {' '.join(overrides)}"
+    with picture(file, 2.9, "Time to synthesize", subtitle) as figure:
         for axes, (what, points) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
             axes.plot(list(points), list(points.values()), "o-", color=BLUE, linewidth=2, markersize=5)
             axes.set_ylim(0, 1.1 * max(points.values()))
             axes.set_xlabel(what)
+            axes.set_xticks([0, max(points) // 2, max(points)])
             axes.grid(axis="y")
     return {
         "seconds_20000_by_1000": by_images[20000][0] / by_images[1000][0],

@@ -196,7 +196,7 @@ def synthesize(
     except ValueError as error:
         complain(str(error))
         raise typer.Exit(BAD_INPUT) from None
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         complain(str(error))
         raise typer.Exit(FAILED) from None
     print(folder)

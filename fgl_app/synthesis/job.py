@@ -84,8 +84,8 @@ class SynthesisJob:
             "classes": list(self.class_names),
             "plan": _digest([json.dumps([SHARD_SIZE, self.plan]).encode()]),
             "embeddings": _digest([save(embeddings), save({"labels": self.embeddings.labels})]),
-            "generator": config.generator,
-            "generator_weights": pipeline_fingerprint(pipeline),
+            # By content and not by name: the same generator lies elsewhere on another machine.
+            "generator": [type(pipeline).__name__, pipeline_fingerprint(pipeline)],
             "settings": {
                 "seed": config.seed,
                 "num-inference-steps": config.num_inference_steps,

@@ -35,6 +35,13 @@ def synthesize_on_workers(
         The shards to make.
     callback : Callable[[int], None]
         Called with the number of images of each finished shard.
+
+    Raises
+    ------
+    RuntimeError
+        When a shard fails, or has lost its worker too often.
+    ConnectionError
+        When there is no cluster at the address.
     """
     # A task that asks for no GPU is to leave the variables of the devices alone, as in Ray's next versions.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -49,7 +56,8 @@ def synthesize_on_workers(
     ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
     try:
         resources = _resources_of_a_worker(ray.cluster_resources(), config.synthesis_workers)
-        log.info("%d workers with %s each", config.synthesis_workers, resources)
+        share = "a GPU" if resources["num_gpus"] else f"{resources['num_cpus']} cores"
+        log.info("%d Ray workers with %s each", config.synthesis_workers, share)
         task = ray.remote(max_calls=0, max_retries=ATTEMPTS, **resources)(_make_shard)
         left = iter(numbers)
         running: dict[Any, int] = {}
@@ -63,14 +71,18 @@ def synthesize_on_workers(
                 return
             (finished, *_), _ = ray.wait(list(running))
             number = running.pop(finished)
-            content = ray.get(finished)
+            try:
+                content = ray.get(finished)
+            except ray.exceptions.RayError as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise RuntimeError(f"Ray's workers could not make shard {number}: {reason}") from error
             callback(job.size(number))
             yield number, content
     finally:
         ray.shutdown()
 
 
-def _resources_of_a_worker(cluster: dict[str, float], workers: int) -> dict[str, float]:
+def _resources_of_a_worker(cluster: dict[str, float], workers: int) -> dict[str, int]:
     """Return what Ray is asked for: a GPU each where there are any, else an equal share of the cores."""
     if cluster.get("GPU"):
         return {"num_gpus": 1, "num_cpus": 1}
