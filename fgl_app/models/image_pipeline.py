@@ -55,7 +55,7 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
         self,
         class_labels: Sequence[int],
         *,
-        num_inference_steps: int = 15,
+        num_inference_steps: int = 10,
         seed: int = 0,
         batch_size: int = 250,
     ) -> ImagePipelineOutput:
@@ -65,7 +65,7 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
         ----------
         class_labels : Sequence[int]
             Classes.
-        num_inference_steps : int, default 15
+        num_inference_steps : int, default 10
             Denoising steps.
         seed : int, default 0
             Of the noise.
