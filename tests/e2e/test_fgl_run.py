@@ -23,7 +23,9 @@ def fgl_run(*arguments, cwd):
 
 @pytest.mark.slow
 def test_one_command_runs_fgl_and_says_where_the_results_are(tmp_path):
-    done = fgl_run("--clients", "2", *TINY, "num-server-rounds=2", "local-epochs=1", cwd=tmp_path)
+    # Ray's workers in a process beside Flower's Ray.
+    more = ["num-server-rounds=2", "local-epochs=1", "synthesis-workers=2"]
+    done = fgl_run("--clients", "2", *TINY, *more, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = (tmp_path / "outputs" / "latest").resolve()
     assert folder.parent == tmp_path / "outputs"
@@ -35,7 +37,8 @@ def test_one_command_runs_fgl_and_says_where_the_results_are(tmp_path):
     assert summary["num_synthetic_images"] == 50
     assert set(summary["uplink_bytes"]) == {"total", "setup", "train"}
     assert (folder / "report.html").is_file()
-    assert (folder / "synthetic" / "train.parquet").is_file()
+    assert "2 Ray workers" in done.stdout
+    assert (folder / "synthetic" / "train-00000-of-00001.parquet").is_file()
     assert (folder / "classifier" / "model.safetensors").is_file()
 
 
