@@ -5,7 +5,7 @@ other, several times in turn. The loop takes ten prompts, calls the pipeline, re
 files. Loading the generator is not counted, encoding texts is. The last line is a JSON object of ratios.
 
     python -m benchmarks.synthesis                       # embedded generator, 1000 images: minutes
-    python -m benchmarks.synthesis --images 300 --rounds 1
+    python -m benchmarks.synthesis --images 800 --rounds 1
     python -m benchmarks.synthesis generator=FOLDER num-inference-steps=50 guidance-scale=2
     python -m benchmarks.synthesis --growth docs/images/synthesis_growth.png
 """
@@ -33,12 +33,12 @@ from diffusers import DiffusionPipeline
 from fgl_app.algorithms.embedding import embed_prompts
 from fgl_app.algorithms.prompts import Prompt
 from fgl_app.config import RunConfig, parse_config
-from fgl_app.data.shards import claim_folder
+from fgl_app.data.shards import SHARD_SIZE, claim_folder
 from fgl_app.launch_plan import parse_override
 from fgl_app.results.style import BLUE, picture
 from fgl_app.synthesis.engine import fill_folder
 from fgl_app.synthesis.job import SynthesisJob, load_generator
-from fgl_app.synthesis.workers import synthesize_on_workers
+from fgl_app.synthesis.workers import ray_workers, synthesize_on_workers
 
 LOOP_BATCH = 10
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -97,10 +97,12 @@ def measure_workers(workers: int, config: RunConfig, classes: int) -> dict[str, 
     with ray_cluster(workers) as address:
         here = config.model_copy(update={"synthesis_workers": workers, "ray_address": address})
         job = make_job(here, load_generator(config), classes)
-        numbers = range(job.num_shards)
+        if job.num_shards < 2 * workers:
+            raise SystemExit(f"--images must be at least {(2 * workers - 1) * SHARD_SIZE + 1}")
         arrivals = []
-        for number, _ in synthesize_on_workers(job, numbers, lambda _: None):
-            arrivals.append((time.perf_counter(), job.size(number)))
+        with ray_workers(here) as shares:
+            for number, _ in synthesize_on_workers(job, range(job.num_shards), shares, lambda _: None):
+                arrivals.append((time.perf_counter(), job.size(number)))
     # A worker's first shard waits for the generator.
     (start, _), *rest = arrivals[workers - 1 :]
     return {"images_per_second": sum(size for _, size in rest) / (rest[-1][0] - start)}
@@ -124,6 +126,8 @@ def ray_cluster(cores: int) -> Iterator[str]:
         while subprocess.run(
             [RAY, "status", "--address", address], capture_output=True, check=False
         ).returncode:
+            if node.poll() is not None:
+                raise SystemExit("Ray did not start")
             time.sleep(0.5)
         yield address
     finally:

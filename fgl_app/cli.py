@@ -163,7 +163,7 @@ def check(
 @app.command(help=SYNTHESIZE_HELP)
 def synthesize(
     embeddings: Annotated[
-        Path, typer.Argument(metavar="EMBEDDINGS", help="embeddings.safetensors in a run's folder.")
+        Path, typer.Argument(metavar="EMBEDDINGS", help="embeddings.safetensors of a run, or its folder.")
     ],
     overrides: Overrides = None,
     *,
@@ -178,6 +178,7 @@ def synthesize(
     from fgl_app.config import ConfigError
     from fgl_app.console import Display, Mode, complain
     from fgl_app.launch_plan import resolve_config
+    from fgl_app.preflight import check_generator
     from fgl_app.presets import preset_file
     from fgl_app.progress import shown_by
 
@@ -185,6 +186,7 @@ def synthesize(
         files = [*map(preset_file, preset or ()), *([config] if config else ())]
         values = [*(overrides or ()), *([f"generator={generator}"] if generator else ())]
         settings = resolve_config(files, values, None, Path.cwd(), datetime.now(UTC))
+        check_generator(settings)
     except ConfigError as error:
         complain(str(error))
         raise typer.Exit(BAD_INPUT) from None

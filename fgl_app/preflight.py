@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,10 +47,25 @@ def check_inputs(config: RunConfig, num_clients: int) -> None:
     ConfigError
         Names the key, the rule and the value.
     """
-    for examine in examinations(config, num_clients).values():
+    _examine(examinations(config, num_clients).values())
+
+
+def check_generator(config: RunConfig) -> None:
+    """Check that images can be synthesized here: the device, the generator, its LoRA weights.
+
+    Raises
+    ------
+    ConfigError
+        Names the key, the rule and the value.
+    """
+    _examine([lambda: _generator(config), lambda: (_cluster if config.ray_address else _device)(config)])
+
+
+def _examine(looks: Iterable[Callable[[], str]]) -> None:
+    for examine in looks:
         try:
             examine()
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, FileNotFoundError, ConnectionError) as error:
             raise ConfigError(str(error)) from error
 
 
@@ -65,8 +79,10 @@ def examinations(config: RunConfig, num_clients: int) -> dict[str, Callable[[], 
     num_clients : int
         Clients over which the data are split; 0 when not known yet.
     """
+    from huggingface_hub.utils import logging as hub_logging
+
     # What cannot be reached is told in a sentence, without its retries.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    hub_logging.set_verbosity_error()
     looks: dict[str, Callable[[], str]] = {
         "device": lambda: _device(config),
         "classifier": lambda: _classifier(config),
@@ -76,6 +92,8 @@ def examinations(config: RunConfig, num_clients: int) -> dict[str, Callable[[], 
         looks["generator"] = lambda: _generator(config)
     if config.method == "fgl" and config.prompts == "instance":
         looks["captioner"] = lambda: _captioner(config)
+    if config.ray_address:
+        looks["Ray cluster"] = lambda: _cluster(config)
     if config.trains_diffusion:
         looks["diffusion model"] = lambda: _diffusion(config)
     return looks
@@ -129,6 +147,13 @@ def _generator(config: RunConfig) -> str:
     check_lora(config.generator_lora, family)
     lora = f", LoRA {config.generator_lora}" if config.generator_lora else ""
     return f"{family} in {config.generator}{lora}"
+
+
+def _cluster(config: RunConfig) -> str:
+    from fgl_app.synthesis.workers import check_cluster
+
+    check_cluster(config.ray_address)
+    return config.ray_address
 
 
 def _captioner(config: RunConfig) -> str:

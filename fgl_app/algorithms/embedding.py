@@ -64,7 +64,7 @@ def encode_texts(
     # Further encoders are given the same texts when they are given none.
     arguments: dict[str, Any] = {each.name: None for each in parameters if each.default is each.empty}
     arguments |= {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-    arguments["device"] = pipeline.text_encoder.device
+    arguments["device"] = pipeline._execution_device
     batches: dict[str, list[Tensor]] = {}
     for start in range(0, len(texts), batch_size):
         arguments["prompt"] = list(texts[start : start + batch_size])

@@ -186,6 +186,10 @@ class Synthesizer:
         batches: list[Tensor] = []
 
         def halve() -> int:
+            if self.batch_size == 1:
+                raise RuntimeError(
+                    "memory does not hold a single image; set generator-offload=model or attention-slicing"
+                )
             self.batch_size //= 2
             logger.warning("out of memory: going on with %d images at a time", self.batch_size)
             return self.batch_size

@@ -172,7 +172,9 @@ class RunConfig(BaseModel):
         1, ge=1, description="Ray workers that synthesize, a GPU or a share of the cores each; 1: no Ray"
     )
     ray_address: str = Field(
-        "", description="Ray cluster of the workers, such as `host:6379`; empty: this machine alone"
+        "",
+        pattern=r"^([\w.-]+:\d+)?$",
+        description="Ray cluster of the workers, such as `host:6379`; empty: this machine alone",
     )
     synthetic_epochs: int = Field(15, ge=1, description="epochs of the first training on the synthetic set")
     synthetic_learning_rate: float = Field(0.05, gt=0, description="peak SGD learning rate of that training")

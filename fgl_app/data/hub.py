@@ -78,7 +78,8 @@ def _open(name: str, configuration: str) -> datasets.DatasetDict:
             return datasets.load_from_disk(name)
         return datasets.load_dataset(name, configuration or None)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(f"dataset '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        place = "" if Path(name).is_dir() else " is no folder here and"
+        raise ValueError(f"dataset '{name}'{place} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def _columns(name: str, features: datasets.Features, selection: Selection) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A synthetic set on disk: shards of parquet, a manifest that says what they are of, a data set card.
+"""A synthetic set on disk: shards of parquet, and a manifest that says what they were made with.
 
 A shard is there whole or not at all, so whoever finds the folder knows what is missing.
 """
@@ -9,8 +9,9 @@ import io
 import itertools
 import json
 import math
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,10 @@ from fgl_app.data.sources import match_channels, resize_images
 from fgl_app.files import write_atomically
 
 SHARD_SIZE = 256
-"""Images of a shard: what a death costs at most, for each worker."""
-MANIFEST = "manifest.json"
+"""Images of a shard: a death costs those that are not written yet, one or two shards of each worker."""
+MANIFEST = ".manifest.json"
+"""Hidden, so that ``datasets`` sees nothing but the shards."""
 READ_AT_A_TIME = 64
-CARD = """---
-configs:
-- config_name: default
-  data_files: train-*.parquet
----
-Images synthesized from text embeddings. `prompt` is the row of an image's embedding, `number` counts the
-images of that prompt; `{manifest}` says what they were made with.
-"""
 
 
 def num_shards(images: int) -> int:
@@ -65,16 +59,22 @@ def claim_folder(out: Path, manifest: Mapping[str, Any]) -> Path:
         folder = out if number == 1 else out.with_name(f"{out.name}-{number}")
         file = folder / MANIFEST
         if file.is_file():
-            if json.loads(file.read_text(encoding="utf-8")) == manifest:
+            if _read_manifest(file) == manifest:
                 return folder
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        if any(not entry.name.startswith(".") and entry.name != "README.md" for entry in folder.iterdir()):
+        if any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise FileExistsError(f"folder {folder} must be new, empty or a synthetic set")
-        write_atomically(folder / "README.md", CARD.format(manifest=MANIFEST))
         write_atomically(file, json.dumps(manifest, indent=2) + "\n")
         return folder
     raise AssertionError("the numbers never end")
+
+
+def _read_manifest(file: Path) -> object:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileExistsError(f"{file} is no manifest of a synthetic set: {error}") from error
 
 
 def missing_shards(folder: Path, total: int) -> list[int]:
@@ -120,22 +120,32 @@ def read_shards(folder: Path, image_size: int, channels: int) -> LabeledImages:
         Ordered by prompt and number. The pixels lie in an unnamed file beside the set, mapped into memory:
         the system keeps of them what fits and reads the rest as it is asked for.
     """
-    files = [pq.ParquetFile(file) for file in sorted(folder.glob("train-*.parquet"))]
-    rows = pa.concat_tables([file.read(["label", "prompt", "number"]) for file in files]).to_pydict()
+    files = sorted(folder.glob("train-*.parquet"))
+    tables = [pq.read_table(file, columns=["label", "prompt", "number"]) for file in files]
+    rows = pa.concat_tables(tables).to_pydict()
     order = np.lexsort((rows["number"], rows["prompt"]))
     places = torch.from_numpy(np.argsort(order))
     with tempfile.TemporaryFile(dir=folder) as store:
         shape = (len(order), channels, image_size, image_size)
-        images = torch.from_numpy(np.memmap(store, np.uint8, "w+", shape=shape))
-    pictures = (batch for file in files for batch in file.iter_batches(READ_AT_A_TIME, columns=["image"]))
+        store.truncate(math.prod(shape))
+        if hasattr(os, "posix_fallocate"):
+            # A full disk is told here, rather than by the system's signal at some later access.
+            os.posix_fallocate(store.fileno(), 0, math.prod(shape))
+        images = torch.from_numpy(np.memmap(store, np.uint8, "r+", shape=shape))
     done = 0
-    for batch in pictures:
+    for batch in _pictures(files):
         pixels = torch.stack([_pixels(picture["bytes"]) for picture in batch["image"].to_pylist()])
         read = LabeledImages(pixels, torch.zeros(len(pixels), dtype=torch.int64))
         resized = match_channels(resize_images(read, image_size), channels)
         images[places[done : done + len(read)]] = resized.images
         done += len(read)
     return LabeledImages(images, torch.tensor(rows["label"])[torch.from_numpy(order)])
+
+
+def _pictures(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(READ_AT_A_TIME, columns=["image"])
 
 
 def _pixels(png: bytes) -> Tensor:

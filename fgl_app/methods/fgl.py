@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,14 +21,14 @@ from fgl_app.algorithms.types import LabeledImages, State, TextEmbeddings
 from fgl_app.data.shards import claim_folder, read_shards
 from fgl_app.data.vocabulary import load_vocabulary
 from fgl_app.methods.session import Session
-from fgl_app.models.pipelines import encoder_fingerprint
+from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.progress import PREFIX, log, track
 from fgl_app.records import arrays_to_state
 from fgl_app.strategies.checked import CheckedStrategy
 from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.synthesis.command import uses_ray
 from fgl_app.synthesis.engine import fill_folder
-from fgl_app.synthesis.job import SynthesisJob, load_generator, save_embeddings
+from fgl_app.synthesis.job import EMBEDDINGS, SynthesisJob, load_generator, save_embeddings
 from fgl_app.tasks.classification import server_settings, synthetic_settings
 
 if TYPE_CHECKING:
@@ -40,7 +39,9 @@ def run_fgl(session: Session) -> nn.Module:
     """Run FGL and return the last global model."""
     config = session.config
     with session.directory.phase("loading the generator"):
-        pipeline = load_generator(config)
+        # Ray's workers have their own; then the server's is for texts alone and leaves them the GPU.
+        here = {"device": "cpu", "generator_offload": "none"} if uses_ray(config) else {}
+        pipeline = load_generator(config.model_copy(update=here))
         # The server encodes the negative prompt in any case, which tells what a good upload looks like.
         negative = encode_texts(pipeline, [config.negative_prompt])
 
@@ -97,7 +98,7 @@ def _synthesize(session: Session, pipeline: DiffusionPipeline, embeddings: TextE
     if absent:
         log.warning("no client described %s: no images of them", ", ".join(names[i] for i in absent))
     path = session.directory.path
-    save_embeddings(embeddings, names, encoder_fingerprint(pipeline), path / "embeddings.safetensors")
+    save_embeddings(embeddings, names, encoder_fingerprint(pipeline), path / EMBEDDINGS)
     with session.directory.phase("synthesis"):
         if uses_ray(config):
             _synthesize_apart(path)
@@ -114,17 +115,21 @@ def _synthesize(session: Session, pipeline: DiffusionPipeline, embeddings: TextE
 def _synthesize_apart(run: Path) -> None:
     """Have the images made by Ray's workers under a process of its own, and say what it says."""
     command = [sys.executable, "-m", "fgl_app.synthesis", str(run)]
-    last: deque[str] = deque(maxlen=5)
+    last = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout
-        for line in process.stdout:
-            last.append(line.strip())
-            # Through Python's own stdout, which is where Flower listens.
-            if line.startswith(PREFIX):
-                sys.stdout.write(line)
-                sys.stdout.flush()
+        try:
+            for line in process.stdout:
+                last = line.strip() or last
+                # Through Python's own stdout, which is where Flower listens.
+                if line.startswith(PREFIX):
+                    sys.stdout.write(line)
+                    sys.stdout.flush()
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode:
-        raise RuntimeError(f"synthesis on Ray's workers failed: {' '.join(last)}")
+        raise RuntimeError(f"synthesis on Ray's workers failed: {last}")
 
 
 def _train(

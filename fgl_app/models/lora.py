@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from fgl_app.hub_ids import looks_like_hub_id
 
 if TYPE_CHECKING:
@@ -35,9 +38,21 @@ def check_lora(lora: str, family: str) -> None:
     import diffusers
 
     pipeline_class = getattr(diffusers, family)
-    if not hasattr(pipeline_class, "lora_state_dict"):
-        raise ValueError(f"a {family} takes no LoRA weights; generator-lora must be empty, got '{lora}'")
     _read(pipeline_class, lora)
+
+
+def lora_weights(pipeline_class: type[DiffusionPipeline], lora: str) -> dict[str, Tensor]:
+    """Return LoRA weights by the name of their place in a pipeline, scales among them."""
+    read = _read(pipeline_class, lora)
+    scales = {
+        f"{name}.alpha": torch.tensor(float(value)) for name, value in (read["network_alphas"] or {}).items()
+    }
+    ranks = {
+        name: torch.tensor(float(value))
+        for name, value in (read["metadata"] or {}).items()
+        if isinstance(value, int | float)
+    }
+    return {**read["state_dict"], **scales, **ranks}
 
 
 def add_lora(pipeline: DiffusionPipeline, lora: str) -> None:
@@ -69,8 +84,13 @@ def add_lora(pipeline: DiffusionPipeline, lora: str) -> None:
 def _location(lora: str) -> dict[str, Any]:
     """Return where diffusers finds LoRA weights."""
     place = Path(lora).expanduser()
-    if place.is_dir() and not any(place.glob("*.safetensors")):
-        raise ValueError(f"generator-lora folder {place} holds no safetensors file")
+    if place.is_dir():
+        files = sorted(place.glob("*.safetensors"))
+        if len(files) != 1:
+            raise ValueError(
+                f"generator-lora folder {place} must hold one safetensors file, it has {len(files)}"
+            )
+        place = files[0]
     if place.exists():
         return {"pretrained_model_name_or_path_or_dict": str(place), "use_safetensors": True}
     if not looks_like_hub_id(lora):
@@ -86,6 +106,10 @@ def _read(pipeline_class: type[DiffusionPipeline], lora: str) -> dict[str, Any]:
     """Return weights, scales and metadata, as diffusers' loaders take them."""
     from safetensors import SafetensorError
 
+    if not hasattr(pipeline_class, "lora_state_dict"):
+        raise ValueError(
+            f"a {pipeline_class.__name__} takes no LoRA weights; generator-lora must be empty, got '{lora}'"
+        )
     try:
         # Some families have scales of their own between the two.
         weights, *scales, metadata = pipeline_class.lora_state_dict(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from fgl_app.algorithms.embedding import ENCODED
 from fgl_app.hub_ids import looks_like_hub_id
 from fgl_app.models.assets import asset
+from fgl_app.models.fingerprints import encoder_fingerprint, take_fingerprints
 from fgl_app.models.lora import add_lora
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def load_text_encoder(generator: str, placement: Placement, lora: str = "") -> D
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
         **_source(generator), dtype=placement.torch_dtype, use_safetensors=True, **absent
     )
+    take_fingerprints(pipeline, lora)
     if lora:
         add_lora(pipeline, lora)
     return pipeline.to(placement.device)
@@ -132,44 +133,6 @@ def load_text_encoder(generator: str, placement: Placement, lora: str = "") -> D
 def text_encoder_fingerprint(generator: str, placement: Placement, lora: str = "") -> str:
     """Return :func:`encoder_fingerprint` of :func:`load_text_encoder`; large encoders are read once."""
     return encoder_fingerprint(load_text_encoder(generator, placement, lora))
-
-
-def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
-    """Return a hash of what turns texts into embeddings, the same in single and in half precision.
-
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        Of :func:`load_text_encoder` or :func:`load_pipeline`.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits over the tokenizers' vocabularies and the encoders' weights, LoRA included.
-    """
-    return _fingerprint(pipeline, ("tokenizer", "text_encoder"))
-
-
-def pipeline_fingerprint(pipeline: DiffusionPipeline) -> str:
-    """Return a hash of all that makes images in a pipeline, the scheduler's settings included."""
-    return _fingerprint(pipeline, ("tokenizer", "text_encoder", "unet", "transformer", "vae", "scheduler"))
-
-
-def _fingerprint(pipeline: DiffusionPipeline, parts: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for name, part in sorted(pipeline.components.items()):
-        if part is None or not name.startswith(parts):
-            continue
-        digest.update(name.encode())
-        if name.startswith("tokenizer"):
-            digest.update(json.dumps(sorted(part.get_vocab().items())).encode())
-        elif name == "scheduler":
-            digest.update(part.to_json_string().encode())
-        else:
-            for key, tensor in sorted(part.state_dict().items()):
-                digest.update(key.encode())
-                digest.update(tensor.to("cpu", torch.float16).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def load_pipeline(
@@ -210,8 +173,13 @@ def load_pipeline(
         pipeline.safety_checker = None
     pipeline.scheduler = _scheduler(pipeline, scheduler)
     pipeline.set_progress_bar_config(disable=True)
+    take_fingerprints(pipeline, lora)
     if lora:
         add_lora(pipeline, lora)
+    return _placed(pipeline, placement)
+
+
+def _placed(pipeline: DiffusionPipeline, placement: Placement) -> DiffusionPipeline:
     if placement.attention_slicing:
         pipeline.enable_attention_slicing()
     denoiser = pipeline.components.get("unet") or pipeline.components["transformer"]
@@ -225,7 +193,7 @@ def load_pipeline(
     elif placement.offload == "sequential":
         pipeline.enable_sequential_cpu_offload(device=placement.device)
     else:
-        pipeline = pipeline.to(placement.device)
+        pipeline.to(placement.device)
     return pipeline
 
 

@@ -12,7 +12,12 @@ from pathlib import Path
 
 from fgl_app.config import parse_config
 from fgl_app.synthesis.command import synthesize_file
+from fgl_app.synthesis.job import EMBEDDINGS
 
 run = Path(sys.argv[1])
 config = parse_config(json.loads((run / "config.json").read_text(encoding="utf-8")))
-synthesize_file(run / "embeddings.safetensors", run / "synthetic", config)
+try:
+    synthesize_file(run / EMBEDDINGS, run / "synthetic", config)
+except (ValueError, OSError, RuntimeError) as error:
+    print(f"{type(error).__name__}: {error}")
+    sys.exit(1)

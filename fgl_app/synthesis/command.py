@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fgl_app.config import RunConfig
 from fgl_app.data.shards import claim_folder
-from fgl_app.models.pipelines import encoder_fingerprint
+from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.progress import log
 from fgl_app.synthesis.engine import fill_folder
 from fgl_app.synthesis.job import SynthesisJob, load_embeddings, load_generator
+from fgl_app.synthesis.workers import ray_workers
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 def synthesize_file(file: Path, out: Path, config: RunConfig) -> Path:
@@ -37,20 +42,32 @@ def synthesize_file(file: Path, out: Path, config: RunConfig) -> Path:
         When the folder cannot be written.
     """
     embeddings, names, encoder = load_embeddings(file)
-    job = SynthesisJob(config, embeddings, names)
-    # Workers load their own; here theirs is looked at.
-    on_ray = uses_ray(config)
-    here = {"device": "cpu", "generator_offload": "none"} if on_ray else {}
-    pipeline = load_generator(config.model_copy(update=here))
+    if not uses_ray(config):
+        pipeline = load_generator(config)
+        job = SynthesisJob(config, embeddings, names)
+        folder = _claim(file, out, job, encoder, pipeline)
+        fill_folder(job, folder, pipeline)
+        return folder
+    with ray_workers(config) as workers:
+        if config.generator_dtype == "auto":
+            config = config.model_copy(update={"generator_dtype": workers.dtype})
+        job = SynthesisJob(config, embeddings, names)
+        here = config.model_copy(update={"device": "cpu", "generator_offload": "none"})
+        # Looked at and let go: the workers load their own.
+        folder = _claim(file, out, job, encoder, load_generator(here))
+        fill_folder(job, folder, workers)
+    return folder
+
+
+def _claim(file: Path, out: Path, job: SynthesisJob, encoder: str, pipeline: DiffusionPipeline) -> Path:
     own = encoder_fingerprint(pipeline)
     if encoder and own != encoder:
         raise ValueError(
             f"the embeddings in {file} are of text encoder {encoder}, that of generator "
-            f"'{config.generator}' is {own}"
+            f"'{job.config.generator}' is {own}"
         )
     folder = claim_folder(out, job.manifest(pipeline))
     log.info("%d images in %s", len(job.plan), folder)
-    fill_folder(job, folder, None if on_ray else pipeline)
     return folder
 
 

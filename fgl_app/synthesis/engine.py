@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fgl_app.algorithms.synthesis import Synthesizer
+from fgl_app.algorithms.synthesis import PlannedImage, Synthesizer
+from fgl_app.algorithms.types import LabeledImages
 from fgl_app.data.shards import decode_shard, encode_shard, missing_shards, write_shard
 from fgl_app.progress import log, track
 from fgl_app.results.plots import plot_image_grid
 from fgl_app.synthesis.job import SynthesisJob, make_synthesizer
-from fgl_app.synthesis.workers import synthesize_on_workers
+from fgl_app.synthesis.workers import Workers, synthesize_on_workers
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 PREVIEW_EVERY = 60.0
 """Seconds between two drawings of the newest shard."""
 WAITING = 2
-"""Shards that may wait to be encoded while the next is denoised."""
+"""Shards that may wait to be written while the next is denoised."""
 
 
-def fill_folder(job: SynthesisJob, folder: Path, pipeline: DiffusionPipeline | None) -> None:
+def fill_folder(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Workers) -> None:
     """Make what a folder lacks of a job's set.
 
     Parameters
@@ -34,8 +35,8 @@ def fill_folder(job: SynthesisJob, folder: Path, pipeline: DiffusionPipeline | N
         What to make.
     folder : Path
         As :func:`fgl_app.data.shards.claim_folder` returned it.
-    pipeline : DiffusionPipeline or None
-        Makes the images in this process; None leaves it to Ray's workers.
+    maker : DiffusionPipeline or Workers
+        The generator, to make the images in this process; or Ray's workers.
 
     Raises
     ------
@@ -48,44 +49,59 @@ def fill_folder(job: SynthesisJob, folder: Path, pipeline: DiffusionPipeline | N
         log.info("%d of %d shards are there already", made, job.num_shards)
     if not missing:
         return
-    drawn = 0.0
+    last_drawn = 0.0
+
+    def finish(number: int, content: bytes) -> None:
+        nonlocal made, last_drawn
+        try:
+            write_shard(folder, number, job.num_shards, content)
+        except OSError as error:
+            raise OSError(
+                f"synthetic images cannot be written to {folder}: {error.strerror or error}; "
+                f"{made} of {job.num_shards} shards are kept, the same command goes on from there"
+            ) from error
+        made += 1
+        if time.monotonic() - last_drawn > PREVIEW_EVERY or made == job.num_shards:
+            last_drawn = time.monotonic()
+            _draw(content, job.class_names, folder.with_name(f"{folder.name}-preview.png"))
+
     with track(sum(map(job.size, missing)), "synthesizing", "images") as progress:
-        if pipeline is None:
-            finished = synthesize_on_workers(job, missing, progress.update)
+        if isinstance(maker, Workers):
+            for number, content in synthesize_on_workers(job, missing, maker, progress.update):
+                finish(number, content)
         else:
-            finished = _synthesize_here(job, missing, make_synthesizer(job.config, pipeline), progress.update)
-        for number, content in finished:
-            try:
-                write_shard(folder, number, job.num_shards, content)
-            except OSError as error:
-                raise OSError(
-                    f"synthetic images cannot be written to {folder}: {error.strerror or error}; "
-                    f"{made} of {job.num_shards} shards are kept, the same command goes on from there"
-                ) from error
-            made += 1
-            if time.monotonic() - drawn > PREVIEW_EVERY or made == job.num_shards:
-                drawn = time.monotonic()
-                _draw(content, job.class_names, folder / "preview.png")
+            synthesizer = make_synthesizer(job.config, maker)
+            _synthesize_here(job, missing, synthesizer, finish, progress.update)
 
 
 def _draw(shard: bytes, class_names: Sequence[str], file: Path) -> None:
     images = decode_shard(shard)
     pixels = images.images.permute(0, 2, 3, 1).squeeze(-1).numpy()
-    plot_image_grid(pixels, images.labels.numpy(), class_names, file, title="The newest images")
+    try:
+        plot_image_grid(pixels, images.labels.numpy(), class_names, file, title="The newest images")
+    except OSError as error:
+        log.warning("no preview: %s", error)
 
 
 def _synthesize_here(
-    job: SynthesisJob, numbers: Sequence[int], synthesizer: Synthesizer, callback: Callable[[int], None]
-) -> Iterator[tuple[int, bytes]]:
-    """Yield finished shards; one is encoded while the next is denoised."""
-    waiting: deque[tuple[int, Future[bytes]]] = deque()
-    with ThreadPoolExecutor(max_workers=1) as encoder:
+    job: SynthesisJob,
+    numbers: Sequence[int],
+    synthesizer: Synthesizer,
+    finish: Callable[[int, bytes], None],
+    callback: Callable[[int], None],
+) -> None:
+    """Make shards; one is encoded and written while the next is denoised."""
+
+    def write(number: int, images: LabeledImages, planned: Sequence[PlannedImage]) -> None:
+        finish(number, encode_shard(images, planned, job.class_names))
+
+    waiting: deque[Future[None]] = deque()
+    # On leaving, whatever the reason, what waits is still written.
+    with ThreadPoolExecutor(max_workers=1) as writer:
         for number in numbers:
             shard = job.shard(number)
-            images = synthesizer(shard, callback)
-            waiting.append((number, encoder.submit(encode_shard, images, shard.images, job.class_names)))
-            while waiting and (len(waiting) > WAITING or waiting[0][1].done()):
-                number_done, content = waiting.popleft()
-                yield number_done, content.result()
-        for number_done, content in waiting:
-            yield number_done, content.result()
+            waiting.append(writer.submit(write, number, synthesizer(shard, callback), shard.images))
+            while waiting and (len(waiting) > WAITING or waiting[0].done()):
+                waiting.popleft().result()
+        for future in waiting:
+            future.result()

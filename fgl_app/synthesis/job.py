@@ -30,10 +30,15 @@ from fgl_app.config import RunConfig
 from fgl_app.data.shards import SHARD_SIZE, num_shards
 from fgl_app.files import write_atomically
 from fgl_app.models.devices import resolve_device
-from fgl_app.models.pipelines import Placement, load_pipeline, pipeline_fingerprint
+from fgl_app.models.fingerprints import pipeline_fingerprint
+from fgl_app.models.pipelines import Placement, load_pipeline
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+
+EMBEDDINGS = "embeddings.safetensors"
+"""Name of the file in a run's folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +132,7 @@ def save_embeddings(embeddings: TextEmbeddings, class_names: Iterable[str], enco
 
 
 def load_embeddings(file: Path) -> tuple[TextEmbeddings, tuple[str, ...], str]:
-    """Load what :func:`save_embeddings` saved.
+    """Load what :func:`save_embeddings` saved: the file, or that in a run's folder.
 
     Returns
     -------
@@ -139,12 +144,13 @@ def load_embeddings(file: Path) -> tuple[TextEmbeddings, tuple[str, ...], str]:
     ValueError
         When the file cannot be read or holds something else; says what.
     """
+    file = file / EMBEDDINGS if file.is_dir() else file
     try:
         with safetensors.safe_open(file, "pt") as content:
             tensors: dict[str, Tensor] = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
             metadata = content.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"embeddings file {file} cannot be read: {error}") from error
+        raise ValueError(f"embeddings file {file} is no safetensors file ({error})") from error
     prompts = {
         name.removeprefix("prompt."): tensor for name, tensor in tensors.items() if name.startswith("prompt.")
     }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -19,27 +22,34 @@ ATTEMPTS = 3
 """How often a shard whose worker died is made anew before the run fails."""
 
 
-def synthesize_on_workers(
-    job: SynthesisJob, numbers: Sequence[int], callback: Callable[[int], None]
-) -> Iterator[tuple[int, bytes]]:
-    """Yield finished shards as they come.
-
-    Ray places a task for each shard, keeps the worker processes with their loaded pipelines, and runs a task
-    again elsewhere when its worker or machine dies.
+@dataclass(frozen=True)
+class Workers:
+    """What Ray has for synthesis.
 
     Parameters
     ----------
-    job : SynthesisJob
-        Its config says how many workers, and the address of the cluster; empty is this machine alone.
-    numbers : Sequence[int]
-        The shards to make.
-    callback : Callable[[int], None]
-        Called with the number of images of each finished shard.
+    number : int
+        Shards made at a time.
+    gpus, cpus : int
+        What each takes.
+    """
+
+    number: int
+    gpus: int
+    cpus: int
+
+    @property
+    def dtype(self) -> Literal["float16", "float32"]:
+        """What ``generator-dtype=auto`` is on them."""
+        return "float16" if self.gpus else "float32"
+
+
+@contextmanager
+def ray_workers(config: RunConfig) -> Iterator[Workers]:
+    """Connect to a config's Ray cluster, or start one of this process's own.
 
     Raises
     ------
-    RuntimeError
-        When a shard fails, or has lost its worker too often.
     ConnectionError
         When there is no cluster at the address.
     """
@@ -47,46 +57,103 @@ def synthesize_on_workers(
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    config = job.config
-    if config.device.startswith("cuda"):
-        # A worker sees its own GPU alone.
-        config = config.model_copy(update={"device": "auto"})
-    address = config.ray_address or "local"
+    check_cluster(config.ray_address)
     # "local" says: whatever cluster this machine's user has running, start one of this process's own.
+    address = config.ray_address or "local"
     ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
     try:
-        resources = _resources_of_a_worker(ray.cluster_resources(), config.synthesis_workers)
-        share = "a GPU" if resources["num_gpus"] else f"{resources['num_cpus']} cores"
-        log.info("%d Ray workers with %s each", config.synthesis_workers, share)
-        task = ray.remote(max_calls=0, max_retries=ATTEMPTS, **resources)(_make_shard)
-        left = iter(numbers)
-        running: dict[Any, int] = {}
-        while True:
-            for number in left:
-                shard = job.shard(number)
-                running[task.remote(config, shard, job.class_names, resources["num_cpus"])] = number
-                if len(running) == config.synthesis_workers:
-                    break
-            if not running:
-                return
-            (finished, *_), _ = ray.wait(list(running))
-            number = running.pop(finished)
-            try:
-                content = ray.get(finished)
-            except ray.exceptions.RayError as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise RuntimeError(f"Ray's workers could not make shard {number}: {reason}") from error
-            callback(job.size(number))
-            yield number, content
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        workers = share_out(nodes, config.synthesis_workers, use_gpus=config.device != "cpu")
+        share = "a GPU" if workers.gpus else "1 core" if workers.cpus == 1 else f"{workers.cpus} cores"
+        log.info("%d Ray workers with %s each", workers.number, share)
+        yield workers
     finally:
         ray.shutdown()
 
 
-def _resources_of_a_worker(cluster: dict[str, float], workers: int) -> dict[str, int]:
-    """Return what Ray is asked for: a GPU each where there are any, else an equal share of the cores."""
-    if cluster.get("GPU"):
-        return {"num_gpus": 1, "num_cpus": 1}
-    return {"num_gpus": 0, "num_cpus": max(1, int(cluster.get("CPU", 1)) // workers)}
+def check_cluster(address: str) -> None:
+    """Raise ConnectionError when nothing listens at a cluster's address; Ray itself would wait minutes."""
+    if not address:
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(f"no Ray cluster listens at ray-address {address}: {error}") from error
+
+
+def share_out(nodes: Sequence[Mapping[str, float]], workers: int, *, use_gpus: bool) -> Workers:
+    """Share a cluster out over workers: a GPU each where there are any, else as many cores.
+
+    Parameters
+    ----------
+    nodes : Sequence[Mapping[str, float]]
+        Ray's resources of each node.
+    workers : int
+        How many are asked for; with fewer GPUs there are as many workers as GPUs.
+    use_gpus : bool
+        False for the cores alone.
+    """
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if gpus and use_gpus:
+        return Workers(min(workers, gpus), gpus=1, cpus=1)
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+    # No task may ask for more than some node has, or it waits for ever.
+    return Workers(workers, gpus=0, cpus=max(1, min(sum(cores) // workers, max(cores))))
+
+
+def synthesize_on_workers(
+    job: SynthesisJob, numbers: Sequence[int], workers: Workers, callback: Callable[[int], None]
+) -> Iterator[tuple[int, bytes]]:
+    """Yield finished shards as they come.
+
+    Ray places a task for each shard and runs it again elsewhere when its worker or machine dies. On cores the
+    worker processes keep their loaded pipeline from shard to shard; on GPUs each shard has a new process, as
+    Ray does not promise the next task of a process the same GPU.
+
+    Parameters
+    ----------
+    job : SynthesisJob
+        What to make.
+    numbers : Sequence[int]
+        The shards to make.
+    workers : Workers
+        Of :func:`ray_workers`, which is still open.
+    callback : Callable[[int], None]
+        Called with the number of images of each finished shard.
+
+    Raises
+    ------
+    RuntimeError
+        When a shard fails, or has lost its worker too often.
+    """
+    import ray
+
+    config = job.config
+    if config.device.startswith("cuda"):
+        # A worker sees its own GPU alone.
+        config = config.model_copy(update={"device": "auto"})
+    options = {"num_gpus": workers.gpus, "num_cpus": workers.cpus, "max_calls": 1 if workers.gpus else 0}
+    task = ray.remote(max_retries=ATTEMPTS, **options)(_make_shard)
+    left = iter(numbers)
+    running: dict[Any, int] = {}
+    while True:
+        for number in left:
+            arguments = (config, job.shard(number), job.class_names, workers.cpus)
+            running[task.remote(*arguments)] = number
+            if len(running) == workers.number:
+                break
+        if not running:
+            return
+        (finished, *_), _ = ray.wait(list(running))
+        number = running.pop(finished)
+        try:
+            content = ray.get(finished)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise RuntimeError(f"Ray's workers could not make shard {number}: {reason}") from error
+        callback(job.size(number))
+        yield number, content
 
 
 def _make_shard(config: RunConfig, shard: Shard, class_names: tuple[str, ...], threads: int) -> bytes:

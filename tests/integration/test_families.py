@@ -10,7 +10,8 @@ from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.synthesis import PlannedImage, Shard, SynthesisSettings, Synthesizer
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.models.pipelines import Placement, encoder_fingerprint, load_pipeline, load_text_encoder
+from fgl_app.models.fingerprints import encoder_fingerprint
+from fgl_app.models.pipelines import Placement, load_pipeline, load_text_encoder
 from tests.integration.test_apps import run
 from tests.tiny_pipelines import BUILDERS, save_tiny_pipeline
 from tests.unit.test_captions import blip, save_captioner
@@ -49,7 +50,9 @@ def test_a_fingerprint_does_not_depend_on_the_precision(tiny_generator):
     pipeline = load_pipeline(str(tiny_generator), ON_CPU)
     single = encoder_fingerprint(pipeline)
     assert encoder_fingerprint(load_text_encoder(str(tiny_generator), ON_CPU)) == single
-    assert encoder_fingerprint(pipeline.to(torch.float16)) == single
+    half = load_pipeline(str(tiny_generator), Placement(CPU, "float16"))
+    assert half.text_encoder.dtype == torch.float16
+    assert encoder_fingerprint(half) == single
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])

@@ -11,8 +11,9 @@ from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.synthesis import PlannedImage, Shard, SynthesisSettings, Synthesizer
 from fgl_app.algorithms.types import TextEmbeddings
+from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.models.lora import check_lora
-from fgl_app.models.pipelines import Placement, encoder_fingerprint, load_pipeline, load_text_encoder
+from fgl_app.models.pipelines import Placement, load_pipeline, load_text_encoder
 from tests.integration.test_apps import run
 from tests.tiny_pipelines import save_tiny_pipeline
 
@@ -25,17 +26,18 @@ FAMILIES = {
 }
 
 
-def save_lora(generator: Path, folder: Path, denoiser: str, encoders: tuple[str, ...]) -> str:
+def save_lora(generator: Path, folder: Path, denoiser: str, encoders: tuple[str, ...], alpha: int = 4) -> str:
     """Save random LoRA weights for some parts of a pipeline, in the format of diffusers."""
     pipeline = load_pipeline(str(generator), ON_CPU)
     layers = {}
     for name in (denoiser, *encoders):
         targets = ["to_q", "to_v"] if name == denoiser else ["q_proj", "v_proj"]
-        config = LoraConfig(r=2, lora_alpha=4, target_modules=targets, init_lora_weights=False)
+        config = LoraConfig(r=2, lora_alpha=alpha, target_modules=targets, init_lora_weights=False)
         with torch.random.fork_rng():
             torch.manual_seed(1)
             getattr(pipeline, name).add_adapter(config)
         layers[f"{name}_lora_layers"] = get_peft_model_state_dict(getattr(pipeline, name))
+        layers[f"{name}_lora_adapter_metadata"] = config.to_dict()
     pipeline.save_lora_weights(folder, **layers)
     return str(folder)
 
@@ -87,6 +89,16 @@ def test_the_fingerprint_tells_loras_of_the_encoder_apart_in_any_precision(adapt
     assert encoder_fingerprint(half) == with_lora
 
 
+def test_the_fingerprint_tells_scales_apart(tiny_generator, tmp_path):
+    parts = FAMILIES["stable-diffusion"]
+    weak, strong = (
+        save_lora(tiny_generator, tmp_path / str(alpha), *parts, alpha=alpha) for alpha in (2, 64)
+    )
+    encoders = [load_text_encoder(str(tiny_generator), ON_CPU, lora) for lora in (weak, strong)]
+    assert not torch.equal(*(encode_texts(encoder, [TEXT])["prompt_embeds"] for encoder in encoders))
+    assert len({encoder_fingerprint(encoder) for encoder in encoders}) == 2
+
+
 def test_fgl_runs_with_lora(tiny_generator, tmp_path):
     lora = save_lora(tiny_generator, tmp_path / "lora", *FAMILIES["stable-diffusion"])
     values = {"generator": str(tiny_generator), "image_size": 16, "images_per_class": 1}
@@ -118,7 +130,7 @@ def test_what_is_no_lora_is_refused(content, message, tmp_path):
 
 
 def test_a_folder_without_weights_and_a_family_without_lora_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no safetensors file"):
+    with pytest.raises(ValueError, match="must hold one safetensors file, it has 0"):
         check_lora(str(tmp_path), "StableDiffusionPipeline")
     with pytest.raises(ValueError, match="a PixArtAlphaPipeline takes no LoRA weights"):
         check_lora("owner/name", "PixArtAlphaPipeline")

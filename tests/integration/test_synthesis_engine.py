@@ -9,19 +9,20 @@ import sys
 import time
 from pathlib import Path
 
-import datasets
 import numpy as np
 import psutil
 import pytest
 import torch
+from datasets import load_dataset
 
 from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.config import parse_config
 from fgl_app.data.shards import SHARD_SIZE, claim_folder, missing_shards, read_shards
-from fgl_app.models.pipelines import encoder_fingerprint
+from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.synthesis.command import synthesize_file
 from fgl_app.synthesis.job import load_embeddings, load_generator, save_embeddings
+from fgl_app.synthesis.workers import Workers, share_out
 
 NAMES = ("zero", "one", "two")
 SHARDS = 5
@@ -59,7 +60,7 @@ def reference(values, embeddings, tmp_path_factory):
 
 def content(folder):
     """Return a set's images as one array, after a look at its other columns."""
-    data = datasets.load_dataset(str(folder), cache_dir=str(folder.parent / "cache"))["train"]
+    data = load_dataset(str(folder), cache_dir=str(folder.parent / "cache"))["train"]
     assert data.features["label"].names == list(NAMES)
     assert len(set(zip(data["prompt"], data["number"], strict=True))) == len(data) == IMAGES // 3 * 3
     assert data["label"] == [(0, 1, 2, 2)[prompt] for prompt in data["prompt"]]
@@ -92,6 +93,7 @@ def wait_for_shards(process, folder, number):
 
 def test_embeddings_come_back_from_their_file(embeddings):
     loaded, names, encoder = load_embeddings(embeddings)
+    assert torch.equal(load_embeddings(embeddings.parent)[0].labels, loaded.labels)
     assert names == NAMES
     assert encoder
     assert loaded.labels.tolist() == [0, 1, 2, 2]
@@ -110,7 +112,7 @@ def test_a_finished_set_is_not_made_again(values, embeddings, reference, tmp_pat
     assert missing_shards(folder, SHARDS) == [2]
     synthesize_file(embeddings, tmp_path / "set", config)
     changed = [file.name for file in times if file.stat().st_mtime_ns != times[file]]
-    assert sorted(changed) == ["preview.png", lost.name]
+    assert changed == [lost.name]
     assert np.array_equal(content(folder), reference)
 
 
@@ -128,17 +130,25 @@ def test_another_set_goes_beside(values, embeddings, tmp_path, changed):
 def test_a_set_is_read_in_the_order_of_its_prompts(values, embeddings, reference, tmp_path):
     folder = synthesize_file(embeddings, tmp_path / "set", parse_config(values))
     images = read_shards(folder, 16, 3)
-    assert images.labels.tolist() == sorted(images.labels.tolist())
-    assert sorted(image.tobytes() for image in images.images.permute(0, 2, 3, 1).numpy()) == sorted(
-        image.tobytes() for image in reference
-    )
-    assert torch.equal(images.images[0].permute(1, 2, 0), torch.from_numpy(reference[0]))
+    rows = load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"]
+    order = sorted(range(len(rows)), key=lambda row: (rows[row]["prompt"], rows[row]["number"]))
+    assert order != sorted(order, key=order.__getitem__)
+    assert np.array_equal(images.images.permute(0, 2, 3, 1).numpy(), reference[order])
+    assert images.labels.tolist() == [rows[row]["label"] for row in order]
     grey = read_shards(folder, 8, 1)
     assert grey.images.shape == (len(reference), 1, 8, 8)
     # Nothing is left beside the set.
-    assert {file.name.split("-")[0] for file in folder.iterdir()} == {
-        *("README.md", "manifest.json", "preview.png", "train")
-    }
+    assert {file.name.split("-")[0] for file in folder.iterdir()} == {".manifest.json", "train"}
+
+
+def test_sets_of_one_name_are_not_taken_for_each_other(values, embeddings, tmp_path):
+    """The cache of ``datasets`` goes by the folder's name and what it finds in it."""
+    for number in (3, 6):
+        config = parse_config(values | {"images-per-class": number})
+        synthesize_file(embeddings, tmp_path / str(number) / "set", config)
+    for number in (3, 6):
+        folder = str(tmp_path / str(number) / "set")
+        assert len(load_dataset(folder, cache_dir=str(tmp_path / "cache"))["train"]) == 3 * number
 
 
 @pytest.mark.slow
@@ -255,7 +265,48 @@ def test_a_cluster_loses_a_node_and_makes_the_same_set(values, embeddings, refer
             node.wait()
 
 
+@pytest.mark.parametrize(
+    ("nodes", "workers", "use_gpus", "expected"),
+    [
+        ([{"CPU": 2}], 2, True, Workers(2, gpus=0, cpus=1)),
+        ([{"CPU": 8}], 3, True, Workers(3, gpus=0, cpus=2)),
+        # No node has the two cores that one worker for two nodes could be given.
+        ([{"CPU": 1}, {"CPU": 1}], 1, True, Workers(1, gpus=0, cpus=1)),
+        ([{"CPU": 2}] * 3, 2, True, Workers(2, gpus=0, cpus=2)),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 16, "GPU": 1}], 4, True, Workers(3, gpus=1, cpus=1)),
+        ([{"CPU": 16, "GPU": 2}], 4, False, Workers(4, gpus=0, cpus=4)),
+    ],
+)
+def test_a_cluster_is_shared_out_so_that_every_worker_finds_a_place(nodes, workers, use_gpus, expected):
+    assert share_out(nodes, workers, use_gpus=use_gpus) == expected
+
+
 # --- bad input
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"generator": "nowhere"}, "generator must be 'embedded', a folder or a hub id"),
+        ({"generator-lora": "nowhere"}, "generator-lora must be a safetensors file"),
+        ({"generator-offload": "model"}, "generator-offload must be 'none' without a GPU"),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused(values, embeddings, tmp_path, changed, sentence):
+    done = subprocess.run(
+        command(embeddings, tmp_path / "set", values, **changed), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"Error: {sentence}")
+    assert not (tmp_path / "set").exists()
+
+
+def test_no_cluster_at_the_address_is_one_sentence(values, embeddings, tmp_path):
+    arguments = command(embeddings, tmp_path / "set", values, **{"ray-address": "127.0.0.1:9"})
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: no Ray cluster listens at ray-address 127.0.0.1:9")
+    assert not (tmp_path / "set").exists()
 
 
 def test_embeddings_of_another_encoder_are_refused(values, embeddings, tmp_path):
@@ -293,7 +344,7 @@ def test_a_file_of_senseless_embeddings_is_refused(embeddings, tmp_path, spoil, 
 def test_what_is_no_file_of_embeddings_is_refused(tmp_path):
     (tmp_path / "text").write_text("no tensors")
     for file in (tmp_path / "text", tmp_path / "missing"):
-        with pytest.raises(ValueError, match="cannot be read"):
+        with pytest.raises(ValueError, match="is no safetensors file"):
             load_embeddings(file)
 
 
@@ -306,7 +357,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
 
 def test_a_folder_is_claimed_once_for_each_set(tmp_path):
     first = claim_folder(tmp_path / "set", {"format": 1})
-    assert json.loads((first / "manifest.json").read_text()) == {"format": 1}
+    assert json.loads((first / ".manifest.json").read_text()) == {"format": 1}
     assert claim_folder(tmp_path / "set", {"format": 2}).name == "set-2"
     assert claim_folder(tmp_path / "set", {"format": 3}).name == "set-3"
     assert claim_folder(tmp_path / "set", {"format": 2}).name == "set-2"

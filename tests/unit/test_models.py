@@ -9,6 +9,7 @@ from fgl_app.models.classifiers import (
     save_classifier,
 )
 from fgl_app.models.devices import check_device, resolve_device
+from fgl_app.models.fingerprints import pipeline_fingerprint
 from fgl_app.models.pipelines import (
     SCHEDULERS,
     Placement,
@@ -16,7 +17,6 @@ from fgl_app.models.pipelines import (
     generator_family,
     generator_source,
     load_pipeline,
-    pipeline_fingerprint,
 )
 from tests.tiny_pipelines import save_tiny_pipeline
 
@@ -142,14 +142,22 @@ def test_flow_matching_keeps_its_scheduler(tmp_path):
         load_pipeline(str(tmp_path), Placement(torch.device("cpu")), scheduler="ddim")
 
 
-def test_a_generators_fingerprint_tells_weights_and_schedulers_apart(tiny_generator):
+def test_a_generators_fingerprint_tells_what_makes_other_images(tiny_generator, tmp_path):
     place = Placement(torch.device("cpu"))
     pipeline = load_pipeline(str(tiny_generator), place)
     first = pipeline_fingerprint(pipeline)
     assert pipeline_fingerprint(load_pipeline(str(tiny_generator), place)) == first
     assert pipeline_fingerprint(load_pipeline(str(tiny_generator), place, scheduler="ddim")) != first
+    # The same elsewhere, and saved by other means.
+    pipeline.save_pretrained(tmp_path / "copy")
+    assert pipeline_fingerprint(load_pipeline(str(tmp_path / "copy"), place, scheduler="dpm++")) == first
+    # Another size of images, with the same weights.
+    file = tmp_path / "copy" / "unet" / "config.json"
+    file.write_text(file.read_text().replace('"sample_size": 8', '"sample_size": 16'))
+    assert pipeline_fingerprint(load_pipeline(str(tmp_path / "copy"), place)) != first
     next(pipeline.vae.parameters()).data[0] += 1
-    assert pipeline_fingerprint(pipeline) != first
+    pipeline.save_pretrained(tmp_path / "other")
+    assert pipeline_fingerprint(load_pipeline(str(tmp_path / "other"), place)) != first
 
 
 def test_a_hub_id_can_name_a_revision(monkeypatch):

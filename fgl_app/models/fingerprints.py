@@ -1,0 +1,89 @@
+"""Telling by content whether two pipelines encode the same, and draw the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from fgl_app.models.lora import lora_weights
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+PARTS = ("tokenizer", "text_encoder", "unet", "transformer", "vae", "scheduler")
+NOT_OF_THE_MODEL = (
+    *("_name_or_path", "_diffusers_version", "transformers_version", "dtype", "torch_dtype"),
+    *("_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_use_default_values"),
+)
+"""Config entries that tell where a model came from and how it is held."""
+
+
+def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
+    """Return a hash of what turns texts into embeddings, the same in single and in half precision.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+        Of :func:`load_text_encoder` or :func:`load_pipeline`.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits over the tokenizers' vocabularies, the encoders' configs and weights, and what
+        LoRA adds to them.
+    """
+    return cast(str, pipeline.encoder_fingerprint)
+
+
+def pipeline_fingerprint(pipeline: DiffusionPipeline) -> str:
+    """Return a hash of all that makes images in a pipeline of :func:`load_pipeline`, with its scheduler."""
+    return cast(str, pipeline.whole_fingerprint)
+
+
+def take_fingerprints(pipeline: DiffusionPipeline, lora: str) -> None:
+    """Note a pipeline's fingerprints as it was loaded: merging LoRA rounds, and offloading hides the weights.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+        Just loaded, whole or the part that encodes prompts.
+    lora : str
+        LoRA weights that it is about to get; empty for none.
+    """
+    weights = lora_weights(type(pipeline), lora) if lora else {}
+    encoders = {name: each for name, each in weights.items() if name.startswith("text_encoder")}
+    pipeline.encoder_fingerprint = _fingerprint(pipeline, ("tokenizer", "text_encoder"), encoders)
+    pipeline.whole_fingerprint = _fingerprint(pipeline, PARTS, weights)
+
+
+def _fingerprint(pipeline: DiffusionPipeline, parts: tuple[str, ...], lora: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+
+    def add_weights(weights: Mapping[str, Tensor]) -> None:
+        for key, tensor in sorted(weights.items()):
+            digest.update(key.encode())
+            digest.update(tensor.to("cpu", torch.float16).numpy().tobytes())
+
+    for name, part in sorted(pipeline.components.items()):
+        if part is None or not name.startswith(parts):
+            continue
+        digest.update(name.encode())
+        if name.startswith("tokenizer"):
+            digest.update(json.dumps(sorted(part.get_vocab().items())).encode())
+            continue
+        config = (
+            dict(part.config)
+            if name == "scheduler" or not hasattr(part.config, "to_dict")
+            else (part.config.to_dict())
+        )
+        own = {key: str(value) for key, value in config.items() if key not in NOT_OF_THE_MODEL}
+        digest.update(json.dumps(own, sort_keys=True).encode())
+        if name != "scheduler":
+            add_weights(part.state_dict())
+    add_weights(lora)
+    return digest.hexdigest()[:16]
