@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -114,9 +115,12 @@ def ray_cluster(cores: int) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # Killed, Ray leaves its address in its folder, where every Ray that is told none would look for it.
+    home = tempfile.mkdtemp(prefix="ray-")
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--num-cpus={cores}"]
     node = subprocess.Popen(
         [*command, "--node-ip-address=127.0.0.1", "--include-dashboard=false"],
+        env=os.environ | {"RAY_TMPDIR": home},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -133,6 +137,7 @@ def ray_cluster(cores: int) -> Iterator[str]:
     finally:
         os.killpg(node.pid, signal.SIGKILL)
         node.wait()
+        shutil.rmtree(home)
 
 
 def in_a_process(part: str, overrides: list[str], images: int, classes: int) -> dict[str, float]:

@@ -62,7 +62,10 @@ def claim_folder(out: Path, manifest: Mapping[str, Any]) -> Path:
             if _read_manifest(file) == manifest:
                 return folder
             continue
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"folder {folder} cannot be made: {error.strerror}") from error
         if any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise FileExistsError(f"folder {folder} must be new, empty or a synthetic set")
         write_atomically(file, json.dumps(manifest, indent=2) + "\n")

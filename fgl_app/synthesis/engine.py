@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,26 +44,26 @@ def fill_folder(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Work
         When the folder cannot be written; says what is kept.
     """
     missing = missing_shards(folder, job.num_shards)
-    made = job.num_shards - len(missing)
-    if made:
-        log.info("%d of %d shards are there already", made, job.num_shards)
+    there = set(range(job.num_shards)).difference(missing)
+    if there:
+        log.info("%d of %d shards are there already", len(there), job.num_shards)
     if not missing:
         return
     last_drawn = 0.0
 
     def finish(number: int, content: bytes) -> None:
-        nonlocal made, last_drawn
+        nonlocal last_drawn
         try:
             write_shard(folder, number, job.num_shards, content)
         except OSError as error:
             raise OSError(
                 f"synthetic images cannot be written to {folder}: {error.strerror or error}; "
-                f"{made} of {job.num_shards} shards are kept, the same command goes on from there"
+                f"{len(there)} of {job.num_shards} shards are kept, the same command goes on from there"
             ) from error
-        made += 1
-        if time.monotonic() - last_drawn > PREVIEW_EVERY or made == job.num_shards:
+        there.add(number)
+        if time.monotonic() - last_drawn > PREVIEW_EVERY or len(there) == job.num_shards:
             last_drawn = time.monotonic()
-            _draw(content, job.class_names, folder.with_name(f"{folder.name}-preview.png"))
+            _show(job, there, content, folder.with_name(f"{folder.name}-preview.png"))
 
     with track(sum(map(job.size, missing)), "synthesizing", "images") as progress:
         if isinstance(maker, Workers):
@@ -74,11 +74,14 @@ def fill_folder(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Work
             _synthesize_here(job, missing, synthesizer, finish, progress.update)
 
 
-def _draw(shard: bytes, class_names: Sequence[str], file: Path) -> None:
-    images = decode_shard(shard)
+def _show(job: SynthesisJob, there: Collection[int], newest: bytes, file: Path) -> None:
+    """Say how far each class is, and draw the newest shard."""
+    counts = job.counts_by_class(there)
+    log.info("%d to %d images of each class so far, some in %s", min(counts), max(counts), file.name)
+    images = decode_shard(newest)
     pixels = images.images.permute(0, 2, 3, 1).squeeze(-1).numpy()
     try:
-        plot_image_grid(pixels, images.labels.numpy(), class_names, file, title="The newest images")
+        plot_image_grid(pixels, images.labels.numpy(), job.class_names, file, title="The newest images")
     except OSError as error:
         log.warning("no preview: %s", error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +77,12 @@ class SynthesisJob:
     def shard(self, number: int) -> Shard:
         """Return a part of the plan, with its embeddings."""
         return cut_shard(self.embeddings, self.plan, number, SHARD_SIZE)
+
+    def counts_by_class(self, shards: Collection[int]) -> list[int]:
+        """Return how many images of each class described some shards have."""
+        prompts = [image.prompt for number, image in enumerate(self.plan) if number // SHARD_SIZE in shards]
+        counts = torch.bincount(self.embeddings.labels[prompts], minlength=len(self.class_names))
+        return [int(counts[label]) for label in self.embeddings.labels.unique()]
 
     def manifest(self, pipeline: DiffusionPipeline) -> dict[str, Any]:
         """Return what decides over the images, as JSON values; jobs with equal ones make the same set."""

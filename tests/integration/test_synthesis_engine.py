@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from fgl_app.config import parse_config
 from fgl_app.data.shards import SHARD_SIZE, claim_folder, missing_shards, read_shards
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.synthesis.command import synthesize_file
-from fgl_app.synthesis.job import load_embeddings, load_generator, save_embeddings
+from fgl_app.synthesis.job import SynthesisJob, load_embeddings, load_generator, save_embeddings
 from fgl_app.synthesis.workers import Workers, share_out
 
 NAMES = ("zero", "one", "two")
@@ -218,11 +220,12 @@ def test_workers_make_the_same_set_and_a_dead_one_is_replaced(values, embeddings
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
-def start_node(*arguments):
-    # Given exactly this address, Ray listens on loopback alone.
+def start_node(home, *arguments):
+    # Given exactly this address, Ray listens on loopback alone. Killed, it leaves its address in its folder,
+    # where every later Ray that is told no address would look for it.
     return subprocess.Popen(
         [RAY, "start", "--num-cpus=1", "--node-ip-address=127.0.0.1", "--block", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_TMPDIR": home},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -246,10 +249,12 @@ def test_a_cluster_loses_a_node_and_makes_the_same_set(values, embeddings, refer
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
-    nodes = [start_node("--head", f"--port={port}", "--include-dashboard=false")]
+    # A short name: sockets lie there.
+    home = tempfile.mkdtemp(prefix="ray-")
+    nodes = [start_node(home, "--head", f"--port={port}", "--include-dashboard=false")]
     try:
         wait_for_nodes(address, 1)
-        nodes.append(start_node(f"--address={address}"))
+        nodes.append(start_node(home, f"--address={address}"))
         wait_for_nodes(address, 2)
         out = tmp_path / "set"
         process = start(embeddings, out, values, **{"synthesis-workers": 2, "ray-address": address})
@@ -263,6 +268,7 @@ def test_a_cluster_loses_a_node_and_makes_the_same_set(values, embeddings, refer
             if node.poll() is None:
                 os.killpg(node.pid, signal.SIGKILL)
             node.wait()
+        shutil.rmtree(home)
 
 
 @pytest.mark.parametrize(
@@ -353,6 +359,21 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match="must be new, empty or a synthetic set"):
         claim_folder(tmp_path, {"format": 1})
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"folder .*/file/set cannot be made: Not a directory"):
+        claim_folder(tmp_path / "file" / "set", {"format": 1})
+
+
+def test_images_are_counted_by_class(values, embeddings):
+    loaded, names, _ = load_embeddings(embeddings)
+    job = SynthesisJob(parse_config(values), loaded, names)
+    # The classes take turns: a shard of 256 has 86, 85 and 85 of them, two have 171, 171 and 170.
+    assert job.counts_by_class({0}) == [86, 85, 85]
+    assert job.counts_by_class({0, 1}) == [171, 171, 170]
+    assert sum(job.counts_by_class(range(SHARDS))) == len(job.plan)
 
 
 def test_a_folder_is_claimed_once_for_each_set(tmp_path):
