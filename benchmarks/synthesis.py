@@ -194,10 +194,18 @@ def growth(overrides: list[str], file: Path) -> dict[str, float]:
         "classes": by_classes,
         "Ray workers": by_workers,
     }
-    subtitle = f"seconds; 10 classes or 2000 images where not told; {' '.join(overrides)}"
+    subtitle = f"seconds, of 2000 images or 10 classes; {' '.join(overrides)}"
     with picture(file, 2.9, "Time to synthesize", subtitle) as figure:
         for axes, (what, points) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-            axes.plot(list(points), list(points.values()), "o-", color=BLUE, linewidth=2, markersize=5)
+            axes.plot(
+                list(points),
+                list(points.values()),
+                "o-",
+                color=BLUE,
+                linewidth=2,
+                markersize=5,
+                clip_on=False,
+            )
             axes.set_ylim(0, 1.1 * max(points.values()))
             axes.set_xlabel(what)
             axes.set_xticks([0, max(points) // 2, max(points)])

@@ -251,10 +251,13 @@ def _end_all(superlink: subprocess.Popen[str], home: str) -> None:
         superlink.terminate()
         psutil.wait_procs(processes, timeout=END_SECONDS)
         # Those seen at first are not found again by a home that nobody alive knows any more.
-        for process in {*processes, *_family(home)}:
+        left = {*processes, *_family(home)}
+        for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         superlink.wait()
+        # A killed process is there a moment longer.
+        psutil.wait_procs(left, timeout=END_SECONDS)
 
 
 def _family(home: str) -> list[psutil.Process]:
