@@ -6,7 +6,8 @@ import io
 import json
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,6 +98,30 @@ Overrides = Annotated[
 ]
 
 
+def _settings(
+    preset: list[str] | None, config: Path | None, overrides: list[str] | None, clients: int | None
+) -> RunConfig:
+    """Put a command's config together."""
+    from fgl_app.launch_plan import resolve_config
+    from fgl_app.presets import preset_file
+
+    files = [*map(preset_file, preset or ()), *([config] if config else ())]
+    return resolve_config(files, overrides or [], clients, Path.cwd(), datetime.now(UTC))
+
+
+@contextmanager
+def _bad_input_ends() -> Iterator[None]:
+    """End the command with a sentence and its exit code when the config is bad."""
+    from fgl_app.config import ConfigError
+    from fgl_app.console import complain
+
+    try:
+        yield
+    except ConfigError as error:
+        complain(str(error))
+        raise typer.Exit(BAD_INPUT) from None
+
+
 @app.command(help=RUN_HELP)
 def run(
     overrides: Overrides = None,
@@ -114,19 +139,14 @@ def run(
     """Run a simulation; the help text is RUN_HELP."""
     from fgl_app import preflight
     from fgl_app.config import ConfigError
-    from fgl_app.console import Mode, complain
-    from fgl_app.launch_plan import resolve_config, stage_app
-    from fgl_app.presets import preset_file
+    from fgl_app.console import Mode
+    from fgl_app.launch_plan import stage_app
 
-    try:
+    with _bad_input_ends():
         if stream and quiet:
             raise ConfigError("--stream and --quiet exclude each other; give one")
-        files = [*map(preset_file, preset or ()), *([config] if config else ())]
-        settings = resolve_config(files, overrides or [], clients, Path.cwd(), datetime.now(UTC))
+        settings = _settings(preset, config, overrides, clients)
         preflight.check(settings, settings.num_clients)
-    except ConfigError as error:
-        complain(str(error))
-        raise typer.Exit(BAD_INPUT) from None
     mode = Mode.RAW if stream else Mode.QUIET if quiet else Mode.READABLE
     raise typer.Exit(execute(settings, gpus_per_client, mode, stage_app))
 
@@ -144,18 +164,10 @@ def check(
     Takes the same values as `fgl run`. The exit code is 0 when everything was found, else 2.
     """
     from fgl_app.checkup import print_checkup, resources
-    from fgl_app.config import ConfigError
-    from fgl_app.console import complain
-    from fgl_app.launch_plan import resolve_config
     from fgl_app.preflight import examinations
-    from fgl_app.presets import preset_file
 
-    try:
-        files = [*map(preset_file, preset or ()), *([config] if config else ())]
-        settings = resolve_config(files, overrides or [], clients, Path.cwd(), datetime.now(UTC))
-    except ConfigError as error:
-        complain(str(error))
-        raise typer.Exit(BAD_INPUT) from None
+    with _bad_input_ends():
+        settings = _settings(preset, config, overrides, clients)
     good = print_checkup(examinations(settings, settings.num_clients) | resources(settings))
     raise typer.Exit(0 if good else BAD_INPUT)
 
@@ -175,21 +187,14 @@ def synthesize(
     config: ConfigOption = None,
 ) -> None:
     """Make a synthetic set from a run's embeddings; the help text is SYNTHESIZE_HELP."""
-    from fgl_app.config import ConfigError
     from fgl_app.console import Display, Mode, complain
-    from fgl_app.launch_plan import resolve_config
     from fgl_app.preflight import check_generator
-    from fgl_app.presets import preset_file
     from fgl_app.progress import shown_by
 
-    try:
-        files = [*map(preset_file, preset or ()), *([config] if config else ())]
+    with _bad_input_ends():
         values = [*(overrides or ()), *([f"generator={generator}"] if generator else ())]
-        settings = resolve_config(files, values, None, Path.cwd(), datetime.now(UTC))
+        settings = _settings(preset, config, values, None)
         check_generator(settings)
-    except ConfigError as error:
-        complain(str(error))
-        raise typer.Exit(BAD_INPUT) from None
     from fgl_app.synthesis.command import synthesize_file
 
     try:

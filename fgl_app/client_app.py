@@ -53,7 +53,8 @@ def embed(message: Message, context: Context) -> Message:
     from fgl_app.algorithms.randomness import seeded
     from fgl_app.data.vocabulary import load_vocabulary
     from fgl_app.models.devices import resolve_device
-    from fgl_app.models.pipelines import Placement, load_text_encoder, text_encoder_fingerprint
+    from fgl_app.models.fingerprints import encoder_fingerprint
+    from fgl_app.models.pipelines import Placement, load_text_encoder
 
     config, partition_id, data, source = _private_data(context)
     words = load_vocabulary(config.vocabulary)
@@ -73,15 +74,16 @@ def embed(message: Message, context: Context) -> Message:
         domains=domains,
         phrases={name: words.domain(name) for name in source.domain_names},
     )
-    encoder = (config.generator, Placement(device, config.generator_dtype), config.generator_lora)
+    placement = Placement(device, config.generator_dtype)
+    encoder = load_text_encoder(config.generator, placement, config.generator_lora)
     theirs = cast(str, message.content.config_records[CONFIG].get(ENCODER, ""))
-    ours = text_encoder_fingerprint(*encoder)
+    ours = encoder_fingerprint(encoder)
     if theirs not in ("", ours):
         raise ValueError(
             f"this client's text encoder {ours} (generator '{config.generator}') is not the server's {theirs}"
         )
     embeddings = embed_prompts(
-        load_text_encoder(*encoder),
+        encoder,
         prompts,
         dtype=getattr(torch, config.embedding_dtype),
         negatives=words.negatives_for(source.domain_names, config.negative_prompt),

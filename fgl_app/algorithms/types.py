@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
 
 State = Mapping[str, Tensor]
 """A model's ``state_dict``: name to tensor."""
@@ -36,6 +40,10 @@ class LabeledImages:
         """Return the examples at ``indices`` (int64, shape (M,))."""
         domains = None if self.domains is None else self.domains[indices]
         return LabeledImages(self.images[indices], self.labels[indices], domains)
+
+    def arrays(self) -> np.ndarray:
+        """Return the images as PIL and matplotlib take them: uint8, shape (N, H, W, C), grey (N, H, W)."""
+        return self.images.permute(0, 2, 3, 1).squeeze(-1).numpy()
 
 
 @dataclass(frozen=True, eq=False)

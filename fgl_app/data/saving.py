@@ -49,8 +49,7 @@ def encode_images(
     """
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(class_names))}
     features |= {name: datasets.Value("int32") for name in more or {}}
-    pixels = data.images.permute(0, 2, 3, 1).squeeze(-1).numpy()
-    columns = {"image": [{"bytes": _png(image), "path": None} for image in pixels]}
+    columns = {"image": [{"bytes": _png(image), "path": None} for image in data.arrays()]}
     table = datasets.Dataset.from_dict(
         {**columns, "label": data.labels.tolist(), **(more or {})}, features=datasets.Features(features)
     )

@@ -34,11 +34,6 @@ MANIFEST = ".manifest.json"
 READ_AT_A_TIME = 64
 
 
-def num_shards(images: int) -> int:
-    """Return how many shards a set of so many images has."""
-    return math.ceil(images / SHARD_SIZE)
-
-
 def claim_folder(out: Path, manifest: Mapping[str, Any]) -> Path:
     """Return the folder of the set that a manifest describes, with what is there of it already.
 
@@ -96,8 +91,7 @@ def encode_shard(
 def decode_shard(content: bytes) -> LabeledImages:
     """Return the images of a shard's file."""
     rows = pq.read_table(io.BytesIO(content), columns=["image", "label"]).to_pydict()
-    pixels = torch.stack([_pixels(picture["bytes"]) for picture in rows["image"]])
-    return LabeledImages(pixels, torch.tensor(rows["label"]))
+    return LabeledImages(_pixels(rows["image"]), torch.tensor(rows["label"]))
 
 
 def write_shard(folder: Path, number: int, total: int, content: bytes) -> None:
@@ -137,7 +131,7 @@ def read_shards(folder: Path, image_size: int, channels: int) -> LabeledImages:
         images = torch.from_numpy(np.memmap(store, np.uint8, "r+", shape=shape))
     done = 0
     for batch in _pictures(files):
-        pixels = torch.stack([_pixels(picture["bytes"]) for picture in batch["image"].to_pylist()])
+        pixels = _pixels(batch["image"].to_pylist())
         read = LabeledImages(pixels, torch.zeros(len(pixels), dtype=torch.int64))
         resized = match_channels(resize_images(read, image_size), channels)
         images[places[done : done + len(read)]] = resized.images
@@ -151,7 +145,11 @@ def _pictures(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
             yield from file.iter_batches(READ_AT_A_TIME, columns=["image"])
 
 
-def _pixels(png: bytes) -> Tensor:
+def _pixels(pictures: Sequence[Mapping[str, bytes]]) -> Tensor:
+    return torch.stack([_decode(picture["bytes"]) for picture in pictures])
+
+
+def _decode(png: bytes) -> Tensor:
     with Image.open(io.BytesIO(png)) as image:
         pixels = np.array(image)
     return torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))

@@ -28,7 +28,7 @@ from fgl_app.strategies.checked import CheckedStrategy
 from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.synthesis.command import uses_ray
 from fgl_app.synthesis.engine import fill_folder
-from fgl_app.synthesis.job import EMBEDDINGS, SynthesisJob, load_generator, save_embeddings
+from fgl_app.synthesis.job import EMBEDDINGS, SynthesisJob, load_generator, on_cpu, save_embeddings
 from fgl_app.tasks.classification import server_settings, synthetic_settings
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def run_fgl(session: Session) -> nn.Module:
     config = session.config
     with session.directory.phase("loading the generator"):
         # Ray's workers have their own; then the server's is for texts alone and leaves them the GPU.
-        here = {"device": "cpu", "generator_offload": "none"} if uses_ray(config) else {}
-        pipeline = load_generator(config.model_copy(update=here))
+        pipeline = load_generator(on_cpu(config) if uses_ray(config) else config)
         # The server encodes the negative prompt in any case, which tells what a good upload looks like.
         negative = encode_texts(pipeline, [config.negative_prompt])
 

@@ -121,7 +121,7 @@ class Session:
         (self.directory.path / "samples").mkdir(exist_ok=True)
         title = f"Samples after round {server_round}"
         self.plot_images(samples, f"samples/round-{server_round:03d}.png", title)
-        self._samples[server_round] = _pixels(samples)[: len(self.dataset.class_names)]
+        self._samples[server_round] = samples.arrays()[: len(self.dataset.class_names)]
         rows = [np.full(len(row), number) for number, row in enumerate(self._samples.values())]
         plot_image_grid(
             np.concatenate(list(self._samples.values())),
@@ -135,7 +135,7 @@ class Session:
     def plot_images(self, images: LabeledImages, name: str, title: str) -> None:
         """Draw images by class into the run directory."""
         path, names = self.directory.path / name, self.task.kinds_of_images
-        plot_image_grid(_pixels(images), images.labels.numpy(), names, path, title=title)
+        plot_image_grid(images.arrays(), images.labels.numpy(), names, path, title=title)
 
     def inner_strategy(self) -> Strategy:
         """Return the Flower strategy that the config names, asking every node in each round."""
@@ -227,7 +227,3 @@ class Session:
             "failures": [incident.to_json() for incident in self.failures],
             "versions": versions(),
         }
-
-
-def _pixels(images: LabeledImages) -> np.ndarray:
-    return images.images.permute(0, 2, 3, 1).squeeze(-1).numpy()

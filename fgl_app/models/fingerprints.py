@@ -15,7 +15,8 @@ from fgl_app.models.lora import lora_weights
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-PARTS = ("tokenizer", "text_encoder", "unet", "transformer", "vae", "scheduler")
+OF_TEXTS = ("tokenizer", "text_encoder")
+OF_IMAGES = ("unet", "transformer", "vae", "scheduler")
 NOT_OF_THE_MODEL = (
     *("_name_or_path", "_diffusers_version", "transformers_version", "dtype", "torch_dtype"),
     *("_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_use_default_values"),
@@ -57,12 +58,16 @@ def take_fingerprints(pipeline: DiffusionPipeline, lora: str) -> None:
     """
     weights = lora_weights(type(pipeline), lora) if lora else {}
     encoders = {name: each for name, each in weights.items() if name.startswith("text_encoder")}
-    pipeline.encoder_fingerprint = _fingerprint(pipeline, ("tokenizer", "text_encoder"), encoders)
-    pipeline.whole_fingerprint = _fingerprint(pipeline, PARTS, weights)
+    pipeline.encoder_fingerprint = _fingerprint(pipeline, OF_TEXTS, encoders)
+    pipeline.whole_fingerprint = _fingerprint(
+        pipeline, OF_IMAGES, weights, begin=pipeline.encoder_fingerprint
+    )
 
 
-def _fingerprint(pipeline: DiffusionPipeline, parts: tuple[str, ...], lora: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _fingerprint(
+    pipeline: DiffusionPipeline, parts: tuple[str, ...], lora: Mapping[str, Tensor], begin: str = ""
+) -> str:
+    digest = hashlib.sha256(begin.encode())
 
     def add_weights(weights: Mapping[str, Tensor]) -> None:
         for key, tensor in sorted(weights.items()):

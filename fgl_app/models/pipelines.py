@@ -15,7 +15,7 @@ import torch
 from fgl_app.algorithms.embedding import ENCODED
 from fgl_app.hub_ids import looks_like_hub_id
 from fgl_app.models.assets import asset
-from fgl_app.models.fingerprints import encoder_fingerprint, take_fingerprints
+from fgl_app.models.fingerprints import take_fingerprints
 from fgl_app.models.lora import add_lora
 
 if TYPE_CHECKING:
@@ -127,12 +127,6 @@ def load_text_encoder(generator: str, placement: Placement, lora: str = "") -> D
     if lora:
         add_lora(pipeline, lora)
     return pipeline.to(placement.device)
-
-
-@lru_cache(maxsize=1)
-def text_encoder_fingerprint(generator: str, placement: Placement, lora: str = "") -> str:
-    """Return :func:`encoder_fingerprint` of :func:`load_text_encoder`; large encoders are read once."""
-    return encoder_fingerprint(load_text_encoder(generator, placement, lora))
 
 
 def load_pipeline(

@@ -10,7 +10,7 @@ from fgl_app.data.shards import claim_folder
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.progress import log
 from fgl_app.synthesis.engine import fill_folder
-from fgl_app.synthesis.job import SynthesisJob, load_embeddings, load_generator
+from fgl_app.synthesis.job import SynthesisJob, load_embeddings, load_generator, on_cpu
 from fgl_app.synthesis.workers import ray_workers
 
 if TYPE_CHECKING:
@@ -52,9 +52,8 @@ def synthesize_file(file: Path, out: Path, config: RunConfig) -> Path:
         if config.generator_dtype == "auto":
             config = config.model_copy(update={"generator_dtype": workers.dtype})
         job = SynthesisJob(config, embeddings, names)
-        here = config.model_copy(update={"device": "cpu", "generator_offload": "none"})
         # Looked at and let go: the workers load their own.
-        folder = _claim(file, out, job, encoder, load_generator(here))
+        folder = _claim(file, out, job, encoder, load_generator(on_cpu(config)))
         fill_folder(job, folder, workers)
     return folder
 

@@ -79,9 +79,10 @@ def _show(job: SynthesisJob, there: Collection[int], newest: bytes, file: Path) 
     counts = job.counts_by_class(there)
     log.info("%d to %d images of each class so far, some in %s", min(counts), max(counts), file.name)
     images = decode_shard(newest)
-    pixels = images.images.permute(0, 2, 3, 1).squeeze(-1).numpy()
     try:
-        plot_image_grid(pixels, images.labels.numpy(), job.class_names, file, title="The newest images")
+        plot_image_grid(
+            images.arrays(), images.labels.numpy(), job.class_names, file, title="The newest images"
+        )
     except OSError as error:
         log.warning("no preview: %s", error)
 

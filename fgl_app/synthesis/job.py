@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,7 @@ from fgl_app.algorithms.synthesis import (
 )
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.config import RunConfig
-from fgl_app.data.shards import SHARD_SIZE, num_shards
+from fgl_app.data.shards import SHARD_SIZE
 from fgl_app.files import write_atomically
 from fgl_app.models.devices import resolve_device
 from fgl_app.models.fingerprints import pipeline_fingerprint
@@ -68,7 +69,7 @@ class SynthesisJob:
     @property
     def num_shards(self) -> int:
         """How many shards the set has."""
-        return num_shards(len(self.plan))
+        return math.ceil(len(self.plan) / SHARD_SIZE)
 
     def size(self, number: int) -> int:
         """Return how many images a shard has."""
@@ -86,15 +87,14 @@ class SynthesisJob:
 
     def manifest(self, pipeline: DiffusionPipeline) -> dict[str, Any]:
         """Return what decides over the images, as JSON values; jobs with equal ones make the same set."""
-        embeddings = {f"prompt.{name}": tensor for name, tensor in self.embeddings.tensors.items()}
-        config = self.config
+        config, labels = self.config, self.embeddings.labels
         return {
             "format": 1,
             "images": len(self.plan),
             "shards": self.num_shards,
             "classes": list(self.class_names),
-            "plan": _digest([json.dumps([SHARD_SIZE, self.plan]).encode()]),
-            "embeddings": _digest([save(embeddings), save({"labels": self.embeddings.labels})]),
+            "plan": _digest(json.dumps([SHARD_SIZE, self.plan]).encode()),
+            "embeddings": _digest(save({**_prompt_tensors(self.embeddings), "labels": labels})),
             # By content and not by name: the same generator lies elsewhere on another machine.
             "generator": [type(pipeline).__name__, pipeline_fingerprint(pipeline)],
             "settings": {
@@ -106,6 +106,11 @@ class SynthesisJob:
                 "dtype": str(pipeline.dtype),
             },
         }
+
+
+def on_cpu(config: RunConfig) -> RunConfig:
+    """Return a config whose generator is loaded for its texts and its fingerprint, beside workers' own."""
+    return config.model_copy(update={"device": "cpu", "generator_offload": "none"})
 
 
 def load_generator(config: RunConfig) -> DiffusionPipeline:
@@ -131,8 +136,7 @@ def make_synthesizer(config: RunConfig, pipeline: DiffusionPipeline) -> Synthesi
 
 def save_embeddings(embeddings: TextEmbeddings, class_names: Iterable[str], encoder: str, file: Path) -> None:
     """Save merged embeddings as safetensors, with the classes' names and the encoder's fingerprint."""
-    tensors = {f"prompt.{name}": tensor.contiguous() for name, tensor in embeddings.tensors.items()}
-    tensors |= {"labels": embeddings.labels, "counts": embeddings.counts}
+    tensors = _prompt_tensors(embeddings) | {"labels": embeddings.labels, "counts": embeddings.counts}
     metadata = {"classes": json.dumps(list(class_names)), "encoder": encoder}
     write_atomically(file, save(tensors, metadata))
 
@@ -175,8 +179,9 @@ def load_embeddings(file: Path) -> tuple[TextEmbeddings, tuple[str, ...], str]:
     return TextEmbeddings(prompts, labels, counts), names, metadata.get("encoder", "")
 
 
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]
+def _prompt_tensors(embeddings: TextEmbeddings) -> dict[str, Tensor]:
+    return {f"prompt.{name}": tensor.contiguous() for name, tensor in embeddings.tensors.items()}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
