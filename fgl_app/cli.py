@@ -265,7 +265,8 @@ def execute(
     """
     from fgl_app.console import Display, complain
     from fgl_app.launch_plan import Machine, federation_config
-    from fgl_app.launcher import LaunchError, launch
+    from fgl_app.launcher import launch
+    from fgl_app.processes import LaunchError
 
     if gpus_per_client is None and config.device in ("cpu", "mps"):
         gpus_per_client = 0.0

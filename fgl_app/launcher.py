@@ -7,37 +7,31 @@ an earlier run decides which code and which environment variables a run sees.
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
-import sysconfig
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
 from fgl_app.launch_plan import Scalar, to_toml
+from fgl_app.process_family import end_family
+from fgl_app.processes import (
+    CONNECTION,
+    Surroundings,
+    flower_environment,
+    flwr,
+    free_ports,
+    start,
+    wait_until_healthy,
+)
 
-START_SECONDS = 120.0
-END_SECONDS = 5.0
-
-_CONNECTION = "fgl"
 # Ray's sockets have some 70 characters below its directory, and the path of a socket about 100 in all.
 _LONGEST_TEMPORARY_ROOT = 20
-
-
-class LaunchError(RuntimeError):
-    """Flower could not be started, or was lost on the way."""
 
 
 @dataclass(frozen=True)
@@ -94,27 +88,19 @@ def launch(
     LaunchError
         If Flower does not start, refuses the run, or its SuperLink ends before the run does.
     """
-    with _workplace() as place, _superlink(place, logs / "superlink.log"):
+    with _workplace() as (place, port), _superlink(place, port, logs / "superlink.log"):
         config_file = place.folder / "run.toml"
         config_file.write_text(to_toml(run_config), encoding="utf-8")
         options = ("--federation-config", federation, "--run-config", str(config_file))
-        started = _flwr(place, "run", str(app(place.folder / "app")), _CONNECTION, *options)
+        started = flwr(place, "run", str(app(place.folder / "app")), CONNECTION, *options)
         run_id = str(started["run-id"])
         _follow(place, run_id, logs / "flower.log", show)
         return _wait_for_end(place, run_id)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A temporary directory, and the environment in which Flower's commands run there."""
-
-    folder: Path
-    port: int
-    env: dict[str, str]
-
-
 @contextmanager
-def _workplace() -> Iterator[_Place]:
+def _workplace() -> Iterator[tuple[Surroundings, int]]:
+    """Yield a temporary directory with an environment for Flower there, and a free port."""
     root = tempfile.gettempdir()
     folder = Path(
         tempfile.mkdtemp(prefix="fgl-", dir=root if len(root) <= _LONGEST_TEMPORARY_ROOT else "/tmp")
@@ -122,106 +108,32 @@ def _workplace() -> Iterator[_Place]:
     try:
         home = folder / "home"
         home.mkdir()
-        port = _free_port()
-        connection = f'[superlink.{_CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        [port] = free_ports(1)
+        connection = f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         (home / "config.toml").write_text(connection, encoding="utf-8")
-        yield _Place(folder, port, _environment(home, folder))
+        yield Surroundings(folder, {"RAY_TMPDIR": str(folder)} | flower_environment(home)), port
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(home: Path, folder: Path) -> dict[str, str]:
-    env = dict(os.environ)
-    env["FLWR_HOME"] = str(home)
-    # Flower starts its parts by name, and they must come from this installation.
-    env["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), env.get("PATH", os.defpath)])
-    # A proxy cannot reach the loopback interface of this machine.
-    for name in ("no_proxy", "NO_PROXY"):
-        env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1", "localhost"]))
-    # Each line of the log shall arrive when it is written.
-    env["PYTHONUNBUFFERED"] = "1"
-    defaults = {
-        # Threads that wait must not keep the other clients from the CPUs.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "0",
-        # Makes Ray listen on the loopback interface alone, on any system; by default it listens on all.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_TMPDIR": str(folder),
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-    }
-    return defaults | env
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _start(place: _Place, command: str, *arguments: str, stdout: int) -> subprocess.Popen[str]:
-    path = shutil.which(command, path=place.env["PATH"])
-    if path is None:
-        raise LaunchError(f"Flower's command '{command}' is missing; is flwr[simulation] installed?")
-    return subprocess.Popen(
-        [path, *arguments],
-        cwd=place.folder,
-        env=place.env,
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.STDOUT,
-        # Ctrl-C reaches the launcher alone, which then ends the others in order.
-        start_new_session=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-
-
 @contextmanager
-def _superlink(place: _Place, log: Path) -> Iterator[None]:
-    arguments = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(place.port)]
+def _superlink(place: Surroundings, port: int, log: Path) -> Iterator[None]:
+    arguments = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
     # The packages of this installation are used, not others fetched for each run.
     arguments.append("--disable-runtime-dependency-installation")
     with log.open("w", encoding="utf-8") as file:
-        process = _start(place, "flower-superlink", *arguments, stdout=file.fileno())
+        process = start(place, "flower-superlink", *arguments, stdout=file.fileno())
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _healthy(place.port):
-            if process.poll() is not None:
-                raise LaunchError(f"Flower's SuperLink did not start (exit code {process.returncode})")
-            if time.monotonic() > deadline:
-                raise LaunchError(f"Flower's SuperLink did not answer within {START_SECONDS:.0f} s")
-            time.sleep(0.2)
+        wait_until_healthy(process, port)
         yield
     finally:
-        _end_all(process, place.env["FLWR_HOME"])
+        leaders = [psutil.Process(process.pid)] if process.poll() is None else []
+        end_family("FLWR_HOME", place.env["FLWR_HOME"], leaders)
+        process.wait()
 
 
-def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _flwr(place: _Place, *arguments: str) -> dict[str, Any]:
-    process = _start(place, "flwr", *arguments, "--format", "json", stdout=subprocess.PIPE)
-    text, _ = process.communicate()
-    try:
-        answer: dict[str, Any] = json.loads(text[text.index("{") :])
-    except ValueError:
-        answer = {"error-message": text}
-    # The exit code is 0 in either case.
-    if not answer.get("success"):
-        raise LaunchError(f"`flwr {arguments[0]}` failed: {' '.join(answer['error-message'].split())}")
-    return answer
-
-
-def _follow(place: _Place, run_id: str, log: Path, show: Callable[[str], None]) -> None:
-    process = _start(place, "flwr", "log", run_id, _CONNECTION, "--stream", stdout=subprocess.PIPE)
+def _follow(place: Surroundings, run_id: str, log: Path, show: Callable[[str], None]) -> None:
+    process = start(place, "flwr", "log", run_id, CONNECTION, "--stream", stdout=subprocess.PIPE)
     assert process.stdout is not None
     with process, log.open("w", encoding="utf-8", buffering=1) as file:
         try:
@@ -233,65 +145,11 @@ def _follow(place: _Place, run_id: str, log: Path, show: Callable[[str], None]) 
             process.kill()
 
 
-def _wait_for_end(place: _Place, run_id: str) -> Outcome:
+def _wait_for_end(place: Surroundings, run_id: str) -> Outcome:
     """Ask until the run has ended: its log may end a moment before it, or be lost."""
     while True:
-        run = _flwr(place, "ls", _CONNECTION, "--run-id", run_id)["runs"][0]
+        run = flwr(place, "ls", CONNECTION, "--run-id", run_id)["runs"][0]
         if run["status"].startswith("finished"):
             details = run["status-details"]
             return Outcome(run["status"], "" if details == "N/A" else details)
         time.sleep(2)
-
-
-def _end_all(superlink: subprocess.Popen[str], home: str) -> None:
-    """End the SuperLink and every process that was started for this FLWR_HOME."""
-    # A second Ctrl-C must not leave half of them behind.
-    with _without_interrupts():
-        processes = _family(home)
-        superlink.terminate()
-        psutil.wait_procs(processes, timeout=END_SECONDS)
-        # Those seen at first are not found again by a home that nobody alive knows any more.
-        left = {*processes, *_family(home)}
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        superlink.wait()
-        # A killed process is there a moment longer.
-        psutil.wait_procs(left, timeout=END_SECONDS)
-
-
-def _family(home: str) -> list[psutil.Process]:
-    """Return the processes that have this FLWR_HOME, and those of the sessions these are in.
-
-    Flower detaches its parts into sessions of their own, so one process group does not hold them all.
-    Ray's workers overwrite their environment and may have lost their parent, but stay in their session.
-    """
-    everyone = list(psutil.process_iter())
-    sessions = set()
-    for process in everyone:
-        with suppress(psutil.Error, ProcessLookupError):
-            if process.environ().get("FLWR_HOME") == home:
-                sessions.add(os.getsid(process.pid))
-    # The launcher's own session is the user's: it holds more than what the launcher started.
-    return [process for process in everyone if _session(process.pid) in sessions - {os.getsid(0)}]
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return None
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
