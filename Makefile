@@ -7,10 +7,10 @@ INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help install run check format test clean
+.PHONY: help install run check format test test-deployment clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,8 +31,11 @@ format: $(INSTALLED)  ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
-test: $(INSTALLED)  ## all tests
+test: $(INSTALLED)  ## the tests that need nothing but this machine's cores
 	$(BIN)/pytest
+
+test-deployment: $(INSTALLED)  ## the tests of a federation of real processes, on the loopback interface
+	$(BIN)/pytest tests/deployment
 
 clean:  ## remove the environment and the caches, not the results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fgl_app.cli_parts import (
+    BAD_INPUT,
+    FAILED,
+    INTERRUPTED,
+    ConfigOption,
+    Overrides,
+    PresetOption,
+    bad_input_ends,
+    interrupt_when_asked_to_end,
+)
+from fgl_app.federation.commands import federation
+
 if TYPE_CHECKING:
     from fgl_app.config import RunConfig
     from fgl_app.console import Mode
     from fgl_app.launcher import Outcome
-
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,8 +54,11 @@ model, trains the classifier on it, and can go on with ordinary federated rounds
   fgl config          every config key with its default
 
   fgl synthesize      make a synthetic set elsewhere, from a run's embeddings
+
+  fgl federation up   a federation of real Flower processes on this machine
 """,
 )
+app.add_typer(federation, name="federation")
 
 RUN_HELP = """
 Simulate a federation on this machine and report the result.
@@ -82,19 +93,9 @@ other settings is left alone, and this one goes beside it. [bold]synthesis-worke
 """
 
 
-PresetOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME", help="Start from what `fgl presets` lists; given again, the later wins."),
-]
-ConfigOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A TOML file of config keys; it wins over presets.")
-]
 ClientsOption = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Clients to simulate. \\[default: key num-clients, else 5]"),
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config values for this run.")
 ]
 
 
@@ -107,19 +108,6 @@ def _settings(
 
     files = [*map(preset_file, preset or ()), *([config] if config else ())]
     return resolve_config(files, overrides or [], clients, Path.cwd(), datetime.now(UTC))
-
-
-@contextmanager
-def _bad_input_ends() -> Iterator[None]:
-    """End the command with a sentence and its exit code when the config is bad."""
-    from fgl_app.config import ConfigError
-    from fgl_app.console import complain
-
-    try:
-        yield
-    except ConfigError as error:
-        complain(str(error))
-        raise typer.Exit(BAD_INPUT) from None
 
 
 @app.command(help=RUN_HELP)
@@ -142,7 +130,7 @@ def run(
     from fgl_app.console import Mode
     from fgl_app.launch_plan import stage_app
 
-    with _bad_input_ends():
+    with bad_input_ends():
         if stream and quiet:
             raise ConfigError("--stream and --quiet exclude each other; give one")
         settings = _settings(preset, config, overrides, clients)
@@ -166,7 +154,7 @@ def check(
     from fgl_app.checkup import print_checkup, resources
     from fgl_app.preflight import examinations
 
-    with _bad_input_ends():
+    with bad_input_ends():
         settings = _settings(preset, config, overrides, clients)
     good = print_checkup(examinations(settings, settings.num_clients) | resources(settings))
     raise typer.Exit(0 if good else BAD_INPUT)
@@ -191,7 +179,7 @@ def synthesize(
     from fgl_app.preflight import check_generator
     from fgl_app.progress import shown_by
 
-    with _bad_input_ends():
+    with bad_input_ends():
         values = [*(overrides or ()), *([f"generator={generator}"] if generator else ())]
         settings = _settings(preset, config, values, None)
         check_generator(settings)
@@ -273,7 +261,7 @@ def execute(
     federation = federation_config(config.num_clients, Machine.detect(), gpus_per_client)
     folder = Path(config.output_dir) / config.run_name
     folder.mkdir()
-    _interrupt_when_asked_to_end()
+    interrupt_when_asked_to_end()
     try:
         with Display(mode) as display:
             display.announce(f"starting Flower with {config.num_clients} clients, run {config.run_name}")
@@ -326,15 +314,6 @@ def _read_summary(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return summary
-
-
-def _interrupt_when_asked_to_end() -> None:
-    """Have a request to end, as from a batch system, take everything down as Ctrl-C does."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        # Under nohup the signal is ignored, and stays so.
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
 
 
 def main() -> None:

@@ -67,10 +67,7 @@ def resolve_config(
     ConfigError
         One sentence on what is wrong.
     """
-    values: dict[str, Any] = {}
-    for file in files:
-        values |= read_config(file)
-    values |= dict(parse_override(text) for text in overrides)
+    values = given_values(files, overrides)
     asked = values.get("num-clients", 0)
     if clients is not None and asked not in (0, clients):
         raise ConfigError(f"--clients {clients} and config key 'num-clients' ({asked}) disagree; give one")
@@ -82,12 +79,12 @@ def resolve_config(
     places = {
         "output-dir": str(output_dir),
         "run-name": name,
-        "dataset": _place(here, config.dataset),
-        "generator": _place(here, config.generator),
-        "generator-lora": _place(here, config.generator_lora),
-        "classifier": _place(here, config.classifier),
-        "feature-extractor": _place(here, config.feature_extractor),
-        "captioner": _place(here, config.captioner),
+        "dataset": absolute_place(here, config.dataset),
+        "generator": absolute_place(here, config.generator),
+        "generator-lora": absolute_place(here, config.generator_lora),
+        "classifier": absolute_place(here, config.classifier),
+        "feature-extractor": absolute_place(here, config.feature_extractor),
+        "captioner": absolute_place(here, config.captioner),
         "vocabulary": _file(here, config.vocabulary),
         # Simulated clients leave nothing outside the run's folder.
         "client-state-dir": str(here / Path(config.client_state_dir).expanduser())
@@ -97,12 +94,20 @@ def resolve_config(
     return parse_config(config.to_run_config() | places)
 
 
+def given_values(files: Iterable[Path], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the config values that TOML files and ``KEY=VALUE`` overrides give; later ones win."""
+    values: dict[str, Any] = {}
+    for file in files:
+        values |= read_config(file)
+    return values | dict(parse_override(text) for text in overrides)
+
+
 def _file(here: Path, name: str) -> str:
     """Name a file by its absolute path; a bare name is one that is shipped."""
     return str(here / Path(name).expanduser()) if Path(name).suffix else name
 
 
-def _place(here: Path, source: str) -> str:
+def absolute_place(here: Path, source: str) -> str:
     """Name a folder or file by its absolute path, since the run happens elsewhere; keep a hub id."""
     place = here / Path(source).expanduser()
     return str(place) if source and source not in OWN_NAMES and place.exists() else source
