@@ -28,7 +28,7 @@ def check(config: RunConfig, num_clients: int) -> None:
     ConfigError
         Names the key, the rule and the value.
     """
-    _check_output(Path(config.output_dir), config.run_name)
+    _check_output(Path(config.output_dir), config.run_name, is_new=not config.resume)
     check_inputs(config, num_clients)
 
 
@@ -194,7 +194,7 @@ def _check_diffusion(config: RunConfig, data: ImageDataset) -> None:
     check_unet(config.unet, config.image_size // factor)
 
 
-def _check_output(output_dir: Path, run_name: str) -> None:
+def _check_output(output_dir: Path, run_name: str, *, is_new: bool) -> None:
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output_dir):
@@ -204,5 +204,5 @@ def _check_output(output_dir: Path, run_name: str) -> None:
         raise ConfigError(
             f"config key 'output-dir' must be a folder that can be written, got '{output_dir}' ({reason})"
         ) from error
-    if (output_dir / run_name).exists():
+    if is_new and (output_dir / run_name).exists():
         raise ConfigError(f"config key 'run-name' must be new in {output_dir}, got '{run_name}'")
