@@ -23,6 +23,7 @@ EMBEDDING_DTYPES = ("float16", "float32")
 HALF_MAX = float(np.finfo(np.float16).max)
 MAX_EXAMPLES = 1_000_000_000
 """More examples than any site holds; a larger claim would only drown the others."""
+LONGEST_NAME = 64
 
 
 class UploadError(ValueError):
@@ -177,13 +178,10 @@ def check_evaluated(content: RecordDict) -> None:
     Raises
     ------
     UploadError
-        On other records, NaN or infinity in metrics, or a weight out of range.
+        On none or several of them, NaN or infinity in metrics, or a weight out of range.
     """
-    if content.array_records or len(content.metric_records) != 1:
-        raise UploadError(
-            f"an evaluation's reply needs one MetricRecord and no ArrayRecord, "
-            f"got {len(content.metric_records)} and {len(content.array_records)}"
-        )
+    if len(content.metric_records) != 1:
+        raise UploadError(f"an evaluation's reply needs one MetricRecord, got {len(content.metric_records)}")
     weight = num_examples(content)
     if not 0 <= weight <= MAX_EXAMPLES:
         raise UploadError(f"'{NUM_EXAMPLES}' must be in [0, {MAX_EXAMPLES}], got {weight}")
@@ -262,7 +260,8 @@ def site_name(message: Message) -> str:
     """Return the site a reply says it comes from; its node id when it does not say."""
     record = message.content.config_records.get(SITE) if message.has_content() else None
     name = record.get("name") if record is not None else None
-    return name if isinstance(name, str) else str(message.metadata.src_node_id)
+    # A claim, and no more of it than a line of the log can show.
+    return name[:LONGEST_NAME] if isinstance(name, str) else str(message.metadata.src_node_id)
 
 
 def metric_record(values: Mapping[str, float | int | list[int]]) -> MetricRecord:

@@ -190,7 +190,9 @@ class RunConfig(BaseModel):
     server_learning_rate: float = Field(
         0.0, ge=0, description="step size of those epochs; " + own_default("server_learning_rate")
     )
-    max_upload_mb: float = Field(64.0, gt=0, description="a client's embeddings above this are rejected, MB")
+    max_upload_mb: float = Field(
+        64.0, gt=0, description="a client's larger reply is rejected, MB; weights may be twice what was sent"
+    )
 
     # Diffusion models: methods fedddpm, fedddpm-plus and diffusion
     diffusion_space: DiffusionSpace = Field(
@@ -263,7 +265,7 @@ class RunConfig(BaseModel):
             raise ValueError("the data set 'digits' has no columns or classes to choose; they must be empty")
         if self.clients_own_data and inner == "centralized":
             raise ValueError(
-                "inner-strategy 'centralized' needs all data in one place, not partitioning 'sites'"
+                "inner-strategy 'centralized' cannot have partitioning 'sites': it needs all data"
             )
         if self.dataset == NO_DATASET:
             self._check_without_dataset()

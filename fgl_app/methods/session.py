@@ -82,7 +82,11 @@ class Session:
         if config.resume:
             self._restore()
         self.grid = MeteredGrid(
-            grid, self.ledger, phase_names=SETUP_MESSAGES, waiting=partial(directory.phase, "clients' rounds")
+            grid,
+            self.ledger,
+            phase_names=SETUP_MESSAGES,
+            waiting=partial(directory.phase, "clients' rounds"),
+            max_reply_bytes=int(config.max_upload_mb * 1e6),
         )
 
     @property
