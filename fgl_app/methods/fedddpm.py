@@ -18,7 +18,8 @@ from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.slow_learning import is_slow, relative_improvement
 from fgl_app.algorithms.types import LabeledLatents, State
 from fgl_app.data.saving import save_images
-from fgl_app.methods.session import AUXILIARY, Session
+from fgl_app.methods.session import Session
+from fgl_app.methods.session_state import AUXILIARY
 from fgl_app.progress import log, track
 from fgl_app.records import arrays_to_state
 from fgl_app.records import load_state as load_model_state

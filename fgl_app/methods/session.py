@@ -21,6 +21,13 @@ from fgl_app.data.partitions import label_counts, partition
 from fgl_app.data.sources import config_dataset
 from fgl_app.data.types import ImageDataset
 from fgl_app.methods.inner_strategies import inner_strategy
+from fgl_app.methods.session_state import (
+    CHECKPOINT,
+    forget_state,
+    restore_session,
+    save_session,
+    say_resumed,
+)
 from fgl_app.metrics.traffic import TrafficLedger
 from fgl_app.progress import log
 from fgl_app.records import (
@@ -44,13 +51,10 @@ from fgl_app.strategies.exchange import Incident, wait_for_nodes
 from fgl_app.strategies.fedddpm import LOCAL_DIFFUSION
 from fgl_app.strategies.fgl import EMBED
 from fgl_app.strategies.metered_grid import MeteredGrid
-from fgl_app.strategies.state import Stateful, load_state, save_state
+from fgl_app.strategies.state import Stateful
 from fgl_app.tasks import Task, make_task
 from fgl_app.tasks.task import Evaluation
 
-CHECKPOINT, SESSION_STATE = "checkpoint.safetensors", "session.safetensors"
-AUXILIARY = "auxiliary.safetensors"
-"""Files that a run needs to be resumed: its strategy's state, the session's, what FedDDPM sampled."""
 SETUP_MESSAGES = dict.fromkeys((EMBED, LOCAL_DIFFUSION), SETUP_PHASE)
 
 
@@ -71,7 +75,7 @@ class Session:
         self.config = config
         self.directory = directory
         self.curve: list[tuple[int, float]] = []
-        self._samples: dict[int, np.ndarray] = {}
+        self.samples: dict[int, np.ndarray] = {}
         self._of_sites = Evaluation({})
         self.rejected: list[Incident] = []
         self.failures: list[Incident] = []
@@ -80,7 +84,7 @@ class Session:
         # By this clients know the run, also when it is resumed: Flower then gives it another number.
         self.token = secrets.token_hex(8)
         if config.resume:
-            self._restore()
+            restore_session(self)
         self.grid = MeteredGrid(
             grid,
             self.ledger,
@@ -127,12 +131,12 @@ class Session:
         final = server_round == self.config.num_server_rounds
         due = server_round > 0 and (final or server_round % self.config.evaluate_every == 0)
         metrics = None
-        if due and server_round > self._last_evaluated:
+        if due and server_round > self.last_evaluated:
             if self.config.dataset == NO_DATASET:
                 self.log_round(server_round, self._of_sites)
             else:
                 metrics = metric_record(self.evaluate(server_round, self.model_of(arrays_to_state(arrays))))
-        self._save()
+        save_session(self)
         return metrics
 
     def _average_sites(self, replies: list[RecordDict], weighted_by: str) -> MetricRecord:
@@ -146,7 +150,8 @@ class Session:
         return metrics
 
     @property
-    def _last_evaluated(self) -> int:
+    def last_evaluated(self) -> int:
+        """The last round that was evaluated; 0 before the first."""
         return self.curve[-1][0] if self.curve else 0
 
     def evaluate(self, server_round: int, model: nn.Module) -> dict[str, float]:
@@ -175,12 +180,12 @@ class Session:
         (self.directory.path / "samples").mkdir(exist_ok=True)
         title = f"Samples after round {server_round}"
         self.plot_images(samples, f"samples/round-{server_round:03d}.png", title)
-        self._samples[server_round] = samples.arrays()[: len(self.dataset.class_names)]
-        rows = [np.full(len(row), number) for number, row in enumerate(self._samples.values())]
+        self.samples[server_round] = samples.arrays()[: len(self.dataset.class_names)]
+        rows = [np.full(len(row), number) for number, row in enumerate(self.samples.values())]
         plot_image_grid(
-            np.concatenate(list(self._samples.values())),
+            np.concatenate(list(self.samples.values())),
             np.concatenate(rows),
-            [f"round {number}" for number in self._samples],
+            [f"round {number}" for number in self.samples],
             self.directory.path / "samples_by_round.png",
             title="Samples from the same noise",
             rows="rounds",
@@ -213,8 +218,8 @@ class Session:
         config = self.config
         checkpointed = CheckpointedStrategy(strategy, self.directory.path / CHECKPOINT, parts=parts)
         if config.resume:
-            self._say_resumed(checkpointed.restore(), checkpointed.rounds_done)
-        self._save()
+            say_resumed(self, restored=checkpointed.restore(), rounds_done=checkpointed.rounds_done)
+        save_session(self)
         result = checkpointed.start(
             self.grid,
             state_to_arrays(self.task.new_model().state_dict()),
@@ -234,40 +239,6 @@ class Session:
             told[CLASS_NAMES] = list(self.dataset.class_names)
             told[CHANNELS] = self.task.channels
         return told
-
-    def _say_resumed(self, restored: bool, rounds_done: int) -> None:
-        if restored and rounds_done:
-            text = f"resumed after round {rounds_done} of {self.config.num_server_rounds}"
-        else:
-            text = "resumed with the uploads" if restored else "nothing was finished yet: beginning anew"
-        log.info("%s", text)
-        self.outcome["resumed_after_round"] = [*self.outcome.get("resumed_after_round", ()), rounds_done]
-        self.directory.log({"event": "resumed", "rounds": rounds_done, "uploads": restored})
-
-    def _save(self) -> None:
-        state = {
-            "token": self.token,
-            "curve": self.curve,
-            "samples": self._samples,
-            "outcome": self.outcome,
-            "traffic": self.ledger.by_phase(),
-            "seconds": self.directory.seconds,
-            "rejected": [incident.to_json() for incident in self.rejected],
-            "failures": [incident.to_json() for incident in self.failures],
-        }
-        save_state(state, self.directory.path / SESSION_STATE)
-
-    def _restore(self) -> None:
-        file = self.directory.path / SESSION_STATE
-        if not file.is_file():
-            return
-        state = load_state(file)
-        self.token, self.curve, self._samples = state["token"], state["curve"], state["samples"]
-        self.outcome = state["outcome"]
-        self.rejected = [Incident(**incident) for incident in state["rejected"]]
-        self.failures = [Incident(**incident) for incident in state["failures"]]
-        self.ledger = TrafficLedger(state["traffic"])
-        self.directory.count_from(state["seconds"])
 
     def note_incidents(self, rejected: Iterable[Incident], failures: Iterable[Incident]) -> None:
         """Keep what went wrong with single nodes for the summary."""
@@ -299,8 +270,7 @@ class Session:
         self.directory.write_summary(self._summary(error))
         write_report(self.directory.path)
         if error is None:
-            for name in (CHECKPOINT, SESSION_STATE, AUXILIARY):
-                (self.directory.path / name).unlink(missing_ok=True)
+            forget_state(self.directory.path)
 
     def _skipped(self) -> tuple[str, ...]:
         # A run that failed before its data were loaded does not load them to say so.

@@ -133,6 +133,23 @@ class RunDirectory:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
+    def forget_rounds_after(self, last: int) -> None:
+        """Drop the events of rounds that a resumed run does again, and a line that the end cut short.
+
+        Parameters
+        ----------
+        last : int
+            The last round that counts.
+        """
+        file = self.path / "metrics.jsonl"
+        kept = []
+        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+            with suppress(ValueError):
+                event = json.loads(line)
+                if event["event"] != "round" or event["round"] <= last:
+                    kept.append(line + "\n")
+        write_atomically(file, "".join(kept))
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure the seconds of a phase and log them, with the error if it raises.

@@ -1,0 +1,64 @@
+"""What a session has got to, on disk, so that a run that died can go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fgl_app.metrics.traffic import TrafficLedger
+from fgl_app.progress import log
+from fgl_app.strategies.exchange import Incident
+from fgl_app.strategies.state import load_state, save_state
+
+if TYPE_CHECKING:
+    from fgl_app.methods.session import Session
+
+CHECKPOINT, AUXILIARY = "checkpoint.safetensors", "auxiliary.safetensors"
+"""Files in the folder of a run that is not complete: its strategy's state, and what FedDDPM sampled."""
+_SESSION = "session.safetensors"
+
+
+def save_session(session: Session) -> None:
+    """Write down what a session knows beside its strategy; nothing of it is lost with the process."""
+    state = {
+        "token": session.token,
+        "curve": session.curve,
+        "samples": session.samples,
+        "outcome": session.outcome,
+        "traffic": session.ledger.by_phase(),
+        "seconds": session.directory.seconds,
+        "rejected": [incident.to_json() for incident in session.rejected],
+        "failures": [incident.to_json() for incident in session.failures],
+    }
+    save_state(state, session.directory.path / _SESSION)
+
+
+def restore_session(session: Session) -> None:
+    """Take back what :func:`save_session` wrote, if it came to that."""
+    file = session.directory.path / _SESSION
+    if file.is_file():
+        state = load_state(file)
+        session.token, session.curve, session.samples = state["token"], state["curve"], state["samples"]
+        session.outcome = state["outcome"]
+        session.rejected = [Incident(**incident) for incident in state["rejected"]]
+        session.failures = [Incident(**incident) for incident in state["failures"]]
+        session.ledger = TrafficLedger(state["traffic"])
+        session.directory.count_from(state["seconds"])
+    session.directory.forget_rounds_after(session.last_evaluated)
+
+
+def say_resumed(session: Session, *, restored: bool, rounds_done: int) -> None:
+    """Tell where a resumed run goes on, in its log, its events and its summary."""
+    if restored and rounds_done:
+        text = f"resumed after round {rounds_done} of {session.config.num_server_rounds}"
+    else:
+        text = "resumed with the uploads" if restored else "nothing was finished yet: beginning anew"
+    log.info("%s", text)
+    session.outcome["resumed_after_round"] = [*session.outcome.get("resumed_after_round", ()), rounds_done]
+    session.directory.log({"event": "resumed", "rounds": rounds_done, "uploads": restored})
+
+
+def forget_state(run: Path) -> None:
+    """Delete what only a run that is not complete needs."""
+    for name in (CHECKPOINT, AUXILIARY, _SESSION):
+        (run / name).unlink(missing_ok=True)

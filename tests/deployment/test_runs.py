@@ -1,0 +1,285 @@
+"""Runs on a federation of real processes: as in simulation, whatever dies on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+FGL = ["images-per-class=80", "num-inference-steps=4", "synthetic-epochs=2"]
+FEDDDPM = [
+    *("method=fedddpm", "num-server-rounds=3", "local-epochs=1", "local-pretrain-epochs=1"),
+    *("local-pretrain-min-steps=5", "auxiliary-size=60", "server-epochs=1", "sampling-steps=4"),
+    *("metric-samples=60", "synthetic-epochs=1", "batch-size=128"),
+]
+SPLIT = ["dirichlet-alpha=0.5", "device=cpu"]
+"""How the federation's sites got their data, and how simulated clients get the same."""
+
+PATIENCE = 240.0
+
+
+class Run:
+    """A run that goes on in the background."""
+
+    def __init__(self, live, name, *arguments):
+        self.folder = live.folder.parent / "outputs" / name
+        self._log = live.folder.parent / f"{name}-{time.monotonic_ns()}.log"
+        command = [sys.executable, "-m", "fgl_app.cli", "run", *arguments]
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, cwd=live.folder.parent, env=os.environ
+            )
+
+    def said(self):
+        return self._log.read_text()
+
+    def wait_for(self, happened, what):
+        """Wait until something has happened in the run."""
+        deadline = time.monotonic() + PATIENCE
+        while not happened():
+            assert self._process.poll() is None, f"the run ended before {what}:\n{self.said()}"
+            assert time.monotonic() < deadline, f"no {what}:\n{self.said()}"
+            time.sleep(0.05)
+
+    def stop(self):
+        """Interrupt it, as a user does; return the exit code."""
+        self._process.send_signal(signal.SIGINT)
+        return self._process.wait(timeout=PATIENCE)
+
+    def end(self):
+        """Wait for its end, and return the exit code and the summary."""
+        code = self._process.wait(timeout=PATIENCE)
+        assert (self.folder / "summary.json").is_file(), self.said()
+        return code, json.loads((self.folder / "summary.json").read_text())
+
+    def events(self, kind):
+        with suppress(OSError, ValueError):
+            lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+            return [event for event in map(json.loads, lines) if event["event"] == kind]
+        return []
+
+    def rounds(self):
+        return [event["round"] for event in self.events("round")]
+
+
+@pytest.fixture(scope="module")
+def simulated(federation):
+    """Both methods in simulation, one after the other, while the federation's tests begin."""
+    runs = {}
+    for name, arguments in {"fgl": FGL, "fedddpm": FEDDDPM}.items():
+        runs[name] = Run(federation, f"sim-{name}", f"run-name=sim-{name}", "--clients=3", *SPLIT, *arguments)
+        code, _ = runs[name].end()
+        assert code == 0, runs[name].said()
+    return runs
+
+
+def on_sites(federation, name, *arguments):
+    place = ["--federation", str(federation.folder), f"run-name={name}", "device=cpu"]
+    return Run(federation, name, *place, *arguments)
+
+
+def resume(federation, run, *arguments):
+    return Run(
+        federation,
+        run.folder.name,
+        *("--federation", str(federation.folder), "--resume", str(run.folder)),
+        *arguments,
+    )
+
+
+def of_run(federation, command):
+    """Processes of a command that are part of the federation, such as the ServerApp."""
+    return [psutil.Process(pid) for pid, line in federation.processes().items() if command in line]
+
+
+def kill_server_app(federation):
+    apps = of_run(federation, "flwr-serverapp")
+    assert apps, "no ServerApp runs"
+    for app in apps:
+        app.kill()
+
+
+def kill_site(federation, name):
+    """Kill a site's SuperNode and all that it runs, as a power cut does."""
+    node = federation.process(name)
+    for process in [*node.children(recursive=True), node]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def weights(run):
+    (file,) = [*run.folder.glob("classifier/*.safetensors"), *run.folder.glob("diffusion/unet/*.safetensors")]
+    return load_file(file)
+
+
+def assert_equal(real, simulated):
+    first, second = (json.loads((run.folder / "summary.json").read_text()) for run in (real, simulated))
+    for key in ("accuracy", "loss", "frechet_distance", "num_clients", "num_prompts", "auxiliary_images"):
+        assert first.get(key) == second.get(key), key
+    weights_of = weights(real), weights(simulated)
+    assert all(torch.equal(weights_of[0][name], tensor) for name, tensor in weights_of[1].items())
+
+
+def test_one_shot_fgl_whose_server_died_in_the_synthesis_ends_as_in_simulation(federation, simulated):
+    run = on_sites(federation, "fgl", *FGL)
+    shards = run.folder / "synthetic"
+    run.wait_for(lambda: len(list(shards.glob("*.parquet"))) >= 1, "first shard")
+    kill_server_app(federation)
+    assert run.stop() == 130
+    assert "fgl run --resume" in run.said()
+    before = {file.name: file.stat().st_mtime_ns for file in shards.glob("*.parquet")}
+    assert not (run.folder / "classifier").exists()
+
+    again = resume(federation, run)
+    code, summary = again.end()
+    assert code == 0, again.said()
+    assert summary["resumed_after_round"] == [0]
+    after = {file.name: file.stat().st_mtime_ns for file in shards.glob("*.parquet")}
+    assert len(after) == 4
+    assert {name: after[name] for name in before} == before, "a shard was made twice"
+    assert_equal(again, simulated["fgl"])
+
+
+def test_fedddpm_whose_server_died_in_a_round_ends_as_in_simulation(federation, simulated):
+    run = on_sites(federation, "fedddpm", *FEDDDPM)
+    run.wait_for(lambda: run.rounds() == [1, 2], "second round")
+    kill_server_app(federation)
+    assert run.stop() == 130
+    again = resume(federation, run)
+    code, summary = again.end()
+    assert code == 0, again.said()
+    assert summary["resumed_after_round"] == [2]
+    assert again.rounds() == [1, 2, 3]
+    assert_equal(again, simulated["fedddpm"])
+
+
+def test_a_run_outlives_its_sites_and_its_superlink(federation):
+    run = on_sites(federation, "faults", *FGL, "num-server-rounds=6", "local-epochs=1", "min-nodes=1")
+    run.wait_for(lambda: len(of_run(federation, "flwr-clientapp")) >= 1, "set-up")
+    kill_site(federation, "site-1")
+    # It comes back while the server still waits for it, and takes part in the rounds.
+    back = federation.command("up")
+    assert back.returncode == 0, back.stdout + back.stderr
+    run.wait_for(lambda: len(run.rounds()) >= 2, "first round of training")
+
+    federation.process("superlink").kill()
+    assert federation.command("up").returncode == 0
+    seen = len(run.rounds())
+    run.wait_for(lambda: len(run.rounds()) > seen, "round after the SuperLink was away")
+
+    kill_site(federation, "site-2")
+    code, summary = run.end()
+    assert code == 0, run.said()
+    assert summary["rounds"] == 6
+    lost = [(failure["phase"], failure["reason"]) for failure in summary["failures"]]
+    assert lost[0][0] == "set-up"
+    assert lost[-1][0].startswith("training round")
+    assert all("Node Unavailable" in reason for _, reason in lost), lost
+    assert f"of 3, from 0000{0}" in run.said()
+    assert federation.command("up").returncode == 0
+
+
+HOSTILE = """
+import torch
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from fgl_app import client_app as honest
+from fgl_app.code_version import code_version
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+def spoil(reply, which, number, context):
+    content = reply.content
+    name = "embeddings" if "embeddings" in content else "arrays"
+    arrays = {key: array.numpy().copy() for key, array in content[name].items()}
+    first = next(iter(arrays))
+    metrics = dict(content["metrics"])
+    if (which, number) == (1, 0):
+        arrays["labels"][:] = 99
+    elif (which, number) == (2, 0):
+        arrays["prompt_embeds"][:] = float("nan")
+    elif (which, number) == (1, 1):
+        arrays[first] = torch.zeros(75_000_000).numpy()
+    elif (which, number) == (2, 1):
+        arrays["more"] = arrays.pop(first)
+    elif (which, number) == (1, 2):
+        metrics["num-examples"] = -5
+    elif (which, number) == (2, 2):
+        metrics["num-examples"] = 10**12
+    content[name] = ArrayRecord({key: Array(array) for key, array in arrays.items()})
+    content["metrics"] = MetricRecord(metrics)
+    return reply
+
+def handle(message, context, handler, number):
+    reply = handler(message, context)
+    which = context.node_config["partition-id"]
+    return spoil(reply, which, number, context) if which else reply
+
+@app.query("embed")
+def embed(message, context):
+    return handle(message, context, honest.embed, 0)
+
+@app.train()
+def train(message, context):
+    return handle(message, context, honest.train, message.content["config"]["server-round"])
+"""
+"""A ClientApp of which sites 1 and 2 send something else in the set-up and in each round."""
+
+LAUNCH = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from fgl_app.console import Mode
+from fgl_app.execution import Place, execute
+from fgl_app.federation.state import read_federation
+from fgl_app.launch_plan import resolve_config, stage_app
+
+def app_at(folder):
+    stage_app(folder)
+    project = folder / "pyproject.toml"
+    project.write_text(project.read_text().replace("fgl_app.client_app:app", "hostile:app"))
+    (folder / "hostile.py").write_text(Path(sys.argv[2]).read_text())
+    return folder
+
+known = read_federation(Path(sys.argv[1]))
+config = resolve_config([], sys.argv[3:], None, Path.cwd(), datetime.now(UTC), base=known.run_config())
+sys.exit(execute(config, Place(home=known.home), Mode.READABLE, app_at))
+"""
+
+
+def test_a_hostile_site_is_rejected_by_name_and_harms_nobody(federation, tmp_path):
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    arguments = [*FGL, "num-server-rounds=3", "local-epochs=1", "min-nodes=1", "run-name=hostile"]
+    command = [sys.executable, "-c", LAUNCH, str(federation.folder), str(tmp_path / "hostile.py"), *arguments]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, cwd=federation.folder.parent
+        )
+    peak = 0
+    while process.poll() is None:
+        for app in of_run(federation, "flwr-serverapp"):
+            with suppress(psutil.Error):
+                peak = max(peak, app.memory_info().rss)
+        time.sleep(0.1)
+    assert process.returncode == 0, log.read_text()
+    summary = json.loads((federation.folder.parent / "outputs" / "hostile" / "summary.json").read_text())
+    assert summary["rounds"] == 3
+    bad = {(i["site"], i["phase"]): i["reason"] for i in summary["rejected_uploads"]}
+    assert "'labels' must be between 0 and 9, got 99" in bad["00001", "set-up"]
+    assert "holds NaN or infinity" in bad["00002", "set-up"]
+    assert "array 'more' is unknown" in bad["00002", "training round 1"]
+    assert "got -5" in bad["00001", "training round 2"]
+    assert "got 1000000000000" in bad["00002", "training round 2"]
+    (huge,) = summary["failures"]
+    assert huge["phase"] == "training round 1"
+    assert "from site 00001, at most 64,000,000 are accepted" in huge["reason"]
+    # The ServerApp has about 0.9 GB with its libraries and models, and holds a reply some three times.
+    assert peak < 2.2e9, peak
