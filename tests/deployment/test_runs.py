@@ -236,6 +236,7 @@ LAUNCH = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from fgl_app import preflight
 from fgl_app.console import Mode
 from fgl_app.execution import Place, execute
 from fgl_app.federation.state import read_federation
@@ -250,6 +251,7 @@ def app_at(folder):
 
 known = read_federation(Path(sys.argv[1]))
 config = resolve_config([], sys.argv[3:], None, Path.cwd(), datetime.now(UTC), base=known.run_config())
+preflight.check(config, config.num_clients)
 sys.exit(execute(config, Place(home=known.home), Mode.READABLE, app_at))
 """
 
@@ -283,3 +285,4 @@ def test_a_hostile_site_is_rejected_by_name_and_harms_nobody(federation, tmp_pat
     assert "from site 00001, at most 64,000,000 are accepted" in huge["reason"]
     # The ServerApp has about 0.9 GB with its libraries and models, and holds a reply some three times.
     assert peak < 2.2e9, peak
+    print(f"ServerApp at most {peak / 1e9:.2f} GB")
