@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -233,4 +234,4 @@ def _start_and_report(known: Federation, folder: Path) -> None:
     known = bring_up(set_up(known.save(), say), say)
     say("")
     print_report(known, observe(known))
-    say(f"\nRun something on it: fgl run --federation {folder}")
+    say(f"\nRun something on it: fgl run --federation {shlex.quote(str(folder))}")
