@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,19 +15,15 @@ import typer
 from fgl_app.cli_parts import (
     BAD_INPUT,
     FAILED,
-    INTERRUPTED,
     ConfigOption,
     Overrides,
     PresetOption,
     bad_input_ends,
-    interrupt_when_asked_to_end,
 )
 from fgl_app.federation.commands import federation
 
 if TYPE_CHECKING:
     from fgl_app.config import RunConfig
-    from fgl_app.console import Mode
-    from fgl_app.launcher import Outcome
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,7 +57,7 @@ model, trains the classifier on it, and can go on with ordinary federated rounds
 app.add_typer(federation, name="federation")
 
 RUN_HELP = """
-Simulate a federation on this machine and report the result.
+Run a federation and report the result: simulated on this machine, or on real sites.
 
 Starts Flower with the clients asked for, shows what happens, and ends with the accuracy, the traffic and \
 the folder that holds everything: summary.json, report.html, plots, models and logs.
@@ -79,6 +75,13 @@ quote the whole where your shell would split it: 'prompt-template=a photo of {la
   fgl run method=classifier inner-strategy=fedavg num-server-rounds=20
 
   fgl run --config my-experiment.toml images-per-class=1000
+
+  fgl run --federation federation
+
+  fgl run --resume outputs/latest
+
+A run that died goes on from its last finished phase or round with [bold]--resume[/bold], and ends as if \
+nothing had been; with --federation it goes on there.
 
 The exit code is 0 only when the run completed, 1 when it failed, 2 for bad input, 130 when interrupted.
 """
@@ -100,14 +103,18 @@ ClientsOption = Annotated[
 
 
 def _settings(
-    preset: list[str] | None, config: Path | None, overrides: list[str] | None, clients: int | None
+    preset: list[str] | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    clients: int | None,
+    base: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Put a command's config together."""
+    """Put a command's config together, from a base other than the defaults if there is one."""
     from fgl_app.launch_plan import resolve_config
     from fgl_app.presets import preset_file
 
     files = [*map(preset_file, preset or ()), *([config] if config else ())]
-    return resolve_config(files, overrides or [], clients, Path.cwd(), datetime.now(UTC))
+    return resolve_config(files, overrides or [], clients, Path.cwd(), datetime.now(UTC), base=base)
 
 
 @app.command(help=RUN_HELP)
@@ -121,6 +128,18 @@ def run(
         float | None,
         typer.Option(min=0, metavar="SHARE", help="GPUs a client takes. \\[default: an even share]"),
     ] = None,
+    federation_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--federation",
+            metavar="DIR",
+            help="Run on the sites of `fgl federation up DIR`, not on simulated clients.",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with the run of this folder, which died or failed."),
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Show Flower's log as it is.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show the result only.")] = False,
 ) -> None:
@@ -128,15 +147,24 @@ def run(
     from fgl_app import preflight
     from fgl_app.config import ConfigError
     from fgl_app.console import Mode
-    from fgl_app.launch_plan import stage_app
+    from fgl_app.execution import Place, execute
+    from fgl_app.federation.state import read_federation
+    from fgl_app.launch_plan import resumed_config, stage_app
 
     with bad_input_ends():
         if stream and quiet:
             raise ConfigError("--stream and --quiet exclude each other; give one")
-        settings = _settings(preset, config, overrides, clients)
+        known = read_federation(federation_folder) if federation_folder else None
+        if resume:
+            if preset or config or clients:
+                raise ConfigError("--resume keeps the run's config: no --preset, --config or --clients")
+            settings = _settings(None, None, overrides, None, base=resumed_config(resume))
+        else:
+            settings = _settings(preset, config, overrides, clients, base=known.run_config() if known else {})
         preflight.check(settings, settings.num_clients)
     mode = Mode.RAW if stream else Mode.QUIET if quiet else Mode.READABLE
-    raise typer.Exit(execute(settings, gpus_per_client, mode, stage_app))
+    place = Place(gpus_per_client, known.home if known else None)
+    raise typer.Exit(execute(settings, place, mode, stage_app))
 
 
 @app.command()
@@ -228,92 +256,6 @@ def show_config() -> None:
         meaning = f"{field.description}\n{choices}" if choices else str(field.description)
         table.add_row(key, Text(json.dumps(field.default)), Text(meaning))
     Console(highlight=False, emoji=False).print(table)
-
-
-def execute(
-    config: RunConfig, gpus_per_client: float | None, mode: Mode, app_at: Callable[[Path], Path]
-) -> int:
-    """Run a Flower app and report to the user.
-
-    Parameters
-    ----------
-    config : RunConfig
-        With the number of clients, and a run directory that does not exist yet.
-    gpus_per_client : float or None
-        Share of a GPU for each client; None for an even share.
-    mode : Mode
-        How much of the log is shown.
-    app_at : Callable[[Path], Path]
-        Lays the app out in a new folder and returns its directory.
-
-    Returns
-    -------
-    int
-        The exit code.
-    """
-    from fgl_app.console import Display, complain
-    from fgl_app.launch_plan import Machine, federation_config
-    from fgl_app.launcher import launch
-    from fgl_app.processes import LaunchError
-
-    if gpus_per_client is None and config.device in ("cpu", "mps"):
-        gpus_per_client = 0.0
-    federation = federation_config(config.num_clients, Machine.detect(), gpus_per_client)
-    folder = Path(config.output_dir) / config.run_name
-    folder.mkdir()
-    interrupt_when_asked_to_end()
-    try:
-        with Display(mode) as display:
-            display.announce(f"starting Flower with {config.num_clients} clients, run {config.run_name}")
-            outcome = launch(app_at, config.to_run_config(), federation, folder, display.show)
-        summary = _read_summary(folder)
-        reason = failure_reason(outcome, summary)
-        if not reason:
-            display.show_result(summary, folder)
-            return 0
-    except LaunchError as error:
-        reason = str(error)
-    except KeyboardInterrupt:
-        complain(f"interrupted; the logs and what was finished are in {folder}")
-        return INTERRUPTED
-    complain(f"the run failed: {reason}")
-    complain(f"its logs are {folder / 'flower.log'} and {folder / 'superlink.log'}")
-    return FAILED
-
-
-def failure_reason(outcome: Outcome, summary: Mapping[str, Any]) -> str:
-    """Say why a run failed, by the app's account or else by Flower's.
-
-    Parameters
-    ----------
-    outcome : Outcome
-        What Flower says.
-    summary : Mapping[str, Any]
-        The content of ``summary.json``; empty when there is none.
-
-    Returns
-    -------
-    str
-        Empty for a run that both call completed.
-    """
-    if outcome.completed and summary.get("status") == "completed":
-        return ""
-    if summary.get("error"):
-        return str(summary["error"])
-    if not outcome.completed:
-        details = outcome.details.removeprefix("Simulation failed with exception: ")
-        return details or f"Flower ended it as '{outcome.status}'"
-    if not summary:
-        return "it ended without a summary.json"
-    return f"summary.json has the status '{summary.get('status')}'"
-
-
-def _read_summary(folder: Path) -> dict[str, Any]:
-    try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return summary
 
 
 def main() -> None:

@@ -6,32 +6,41 @@ In deployment every message starts a new process, so heavy imports wait for the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fgl_app.code_version import code_version
 from fgl_app.config import RunConfig, parse_config
 from fgl_app.records import (
     ARRAYS,
+    CHANNELS,
+    CLASS_NAMES,
+    CODE,
     CONFIG,
     CONTROL,
-    CONTROL_ROUND,
     EMBEDDINGS,
     ENCODER,
     LABEL_COUNTS,
     METRICS,
     NUM_EXAMPLES,
+    RUN,
     SITE,
     arrays_to_state,
     embeddings_to_record,
+    last_taken,
     load_state,
     metric_record,
     site_record,
     state_to_arrays,
 )
+from fgl_app.site import Site, read_site
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from fgl_app.algorithms.types import LabeledImages
@@ -56,14 +65,15 @@ def embed(message: Message, context: Context) -> Message:
     from fgl_app.models.fingerprints import encoder_fingerprint
     from fgl_app.models.pipelines import Placement, load_text_encoder
 
-    config, partition_id, data, source = _private_data(context)
+    client = _client(message, context)
+    config, site, data, source = client.config, client.site, client.data, client.source
     words = load_vocabulary(config.vocabulary)
     device = resolve_device(config.device)
     captions = domains = None
     if config.prompts == "instance":
-        generator = seeded("captions", config.seed, partition_id)
+        generator = seeded("captions", config.seed, site.number)
         data = data.select(choose_examples(data.labels, config.captions_per_class, generator))
-        captions = _captions(config, partition_id, data, device)
+        captions = _captions(config, site, data, device)
     if data.domains is not None:
         domains = [source.domain_names[number] for number in data.domains.tolist()]
     prompts = write_prompts(
@@ -76,7 +86,7 @@ def embed(message: Message, context: Context) -> Message:
     )
     placement = Placement(device, config.generator_dtype)
     encoder = load_text_encoder(config.generator, placement, config.generator_lora)
-    theirs = cast(str, message.content.config_records[CONFIG].get(ENCODER, ""))
+    theirs = cast(str, client.request.get(ENCODER, ""))
     ours = encoder_fingerprint(encoder)
     if theirs not in ("", ours):
         raise ValueError(
@@ -92,13 +102,13 @@ def embed(message: Message, context: Context) -> Message:
         {
             EMBEDDINGS: embeddings_to_record(embeddings),
             METRICS: metric_record({NUM_EXAMPLES: len(data)}),
-            SITE: site_record(f"{partition_id:05d}"),
+            SITE: site_record(site.name),
         }
     )
     return Message(content, reply_to=message)
 
 
-def _captions(config: RunConfig, partition_id: int, data: LabeledImages, device: torch.device) -> list[str]:
+def _captions(config: RunConfig, site: Site, data: LabeledImages, device: torch.device) -> list[str]:
     from fgl_app.algorithms.captions import caption_images
     from fgl_app.client_state import load_captions, save_captions
     from fgl_app.models.captioners import STROKES, load_captioner
@@ -106,13 +116,13 @@ def _captions(config: RunConfig, partition_id: int, data: LabeledImages, device:
     write = load_captioner(config.captioner, config.caption_prompt, device)
     if config.captioner == STROKES:
         return write(data.images)
-    known = load_captions(config, partition_id)
+    known = load_captions(site.state, config)
     return caption_images(
         data.images,
         write,
         known,
         batch_size=CAPTION_BATCH,
-        callback=lambda _: save_captions(config, partition_id, known),
+        callback=lambda _: save_captions(site.state, config, known),
     )
 
 
@@ -125,15 +135,16 @@ def train(message: Message, context: Context) -> Message:
     from fgl_app.tasks import make_task
     from fgl_app.tasks.task import LocalRound
 
-    config, partition_id, data, source = _private_data(context)
+    client = _client(message, context)
+    config, site, data, source = client.config, client.site, client.data, client.source
     task = make_task(config, source.class_names, data.images.shape[1])
     model = task.new_model()
     load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
-    request = message.content.config_records[CONFIG]
+    request = client.request
     number = cast(int, request["server-round"])
     control = None
     if CONTROL in message.content.array_records:
-        own = load_control(config, context.run_id, partition_id, cast(int, request[CONTROL_ROUND]))
+        own = load_control(client.run_folder, last_taken(request, site.name))
         control = GradientControl(arrays_to_state(message.content.array_records[CONTROL]), own)
     # More than one round without an exchange between them when each client trains alone.
     rounds = range(number, number + cast(int, request.get("rounds", 1)))
@@ -147,13 +158,13 @@ def train(message: Message, context: Context) -> Message:
             model,
             data,
             this,
-            seeded("client", config.seed, number, partition_id),
+            seeded("client", config.seed, number, site.number),
             on_gradients=control.on_gradients if control else None,
         )
-    content = _trained(model, {NUM_EXAMPLES: len(data), "train-loss": loss}, partition_id)
+    content = _trained(model, {NUM_EXAMPLES: len(data), "train-loss": loss}, site)
     if control:
         new, change = control.finish()
-        save_control(config, context.run_id, partition_id, number, new)
+        save_control(client.run_folder, number, new)
         content[CONTROL] = state_to_arrays(change)
     return Message(content, reply_to=message)
 
@@ -164,38 +175,93 @@ def train_local_diffusion(message: Message, context: Context) -> Message:
     import torch
 
     from fgl_app.algorithms.randomness import seeded
+    from fgl_app.client_state import load_local_model, save_local_model
     from fgl_app.tasks.diffusion import DiffusionTask
 
-    config, partition_id, data, source = _private_data(context)
+    client = _client(message, context)
+    config, site, data, source = client.config, client.site, client.data, client.source
     task = DiffusionTask(config, source.class_names, data.images.shape[1])
     model = task.new_model()
     load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
-    loss = task.pretrain(model, data, seeded("pretrain", config.seed, partition_id))
+    kept = load_local_model(client.run_folder)
+    if kept is not None:
+        state, loss = kept
+        load_state(model, state)
+    else:
+        loss = task.pretrain(model, data, seeded("pretrain", config.seed, site.number))
+        save_local_model(client.run_folder, model.state_dict(), loss)
     metrics: dict[str, float | int | list[int]] = {NUM_EXAMPLES: len(data), "train-loss": loss}
     if config.class_conditional:
         metrics[LABEL_COUNTS] = torch.bincount(data.labels, minlength=len(source.class_names)).tolist()
-    return Message(_trained(model, metrics, partition_id), reply_to=message)
+    return Message(_trained(model, metrics, site), reply_to=message)
 
 
-def _private_data(context: Context) -> tuple[RunConfig, int, LabeledImages, ImageDataset]:
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate the received model on the site's own test split; one that has none stands for 0 examples."""
+    from fgl_app.tasks import make_task
+
+    client = _client(message, context)
+    metrics = {"accuracy": 0.0, "loss": 0.0}
+    if len(client.source.test):
+        task = make_task(client.config, client.source.class_names, client.data.images.shape[1])
+        model = task.new_model()
+        load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
+        metrics = task.evaluate(model, client.source, final=False).metrics
+    content = RecordDict(
+        {
+            METRICS: metric_record({NUM_EXAMPLES: len(client.source.test), **metrics}),
+            SITE: site_record(client.site.name),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+@dataclass(frozen=True)
+class _Client:
+    """What every handler begins with."""
+
+    config: RunConfig
+    site: Site
+    request: ConfigRecord
+    data: LabeledImages
+    source: ImageDataset
+
+    @property
+    def run_folder(self) -> Path:
+        from fgl_app.client_state import run_folder
+
+        return run_folder(self.site.state, cast(str, self.request[RUN]))
+
+
+def _client(message: Message, context: Context) -> _Client:
+    """Read what the server asks and who this client is, and load its data."""
     from fgl_app.data.partitions import load_client_data
+    from fgl_app.data.sites import load_site_data
 
+    request = message.content.config_records[CONFIG]
+    theirs, ours = cast(str, request[CODE]), code_version()
+    if theirs != ours:
+        raise ValueError(
+            f"this client runs fgl-app {ours} and the server {theirs}; install the same version on both"
+        )
     config = parse_config(context.run_config)
-    missing = {"partition-id", "num-partitions"} - context.node_config.keys()
-    if missing:
-        raise ValueError(f"this SuperNode needs --node-config with {' and '.join(sorted(missing))}")
-    partition_id = int(context.node_config["partition-id"])
-    data, source = load_client_data(config, partition_id, int(context.node_config["num-partitions"]))
-    return config, partition_id, data, source
+    site = read_site(context.node_config, config)
+    if config.clients_own_data:
+        names, channels = cast("list[str]", request[CLASS_NAMES]), cast(int, request[CHANNELS])
+        source = load_site_data(config, site.data_path, tuple(names), channels)
+        return _Client(config, site, request, source.train, source)
+    data, source = load_client_data(config, site.number, site.num_sites)
+    return _Client(config, site, request, data, source)
 
 
 def _trained(
-    model: torch.nn.Module, metrics: Mapping[str, float | int | list[int]], partition_id: int
+    model: torch.nn.Module, metrics: Mapping[str, float | int | list[int]], site: Site
 ) -> RecordDict:
     return RecordDict(
         {
             ARRAYS: state_to_arrays(model.state_dict()),
             METRICS: metric_record(metrics),
-            SITE: site_record(f"{partition_id:05d}"),
+            SITE: site_record(site.name),
         }
     )

@@ -258,8 +258,8 @@ _TITLES = {
 }
 
 
-def complain(text: str) -> None:
-    """Print an error on stderr."""
+def complain(text: str, what: str = "Error") -> None:
+    """Print an error, or what there is to say about one, on stderr."""
     Console(file=sys.stderr, highlight=False, emoji=False).print(
-        Text(f"Error: {text}", style="red"), soft_wrap=True
+        Text(f"{what}: {text}", style="red" if what == "Error" else ""), soft_wrap=True
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fgl_app.config import OWN_NAMES, ConfigError, RunConfig, config_keys, parse_config
+from fgl_app.results.run_directory import read_run_config
 
 Scalar = str | int | float
 DEFAULT_CLIENTS = 5
@@ -40,7 +41,13 @@ clientapp = "fgl_app.client_app:app"
 
 
 def resolve_config(
-    files: Iterable[Path], overrides: Sequence[str], clients: int | None, here: Path, now: datetime
+    files: Iterable[Path],
+    overrides: Sequence[str],
+    clients: int | None,
+    here: Path,
+    now: datetime,
+    *,
+    base: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Put a run's config together: defaults, then the files, then the overrides.
 
@@ -56,6 +63,8 @@ def resolve_config(
         Directory that a relative ``output-dir`` is relative to.
     now : datetime
         For the run's name when the config has none.
+    base : Mapping[str, Any] or None, default None
+        Config values that stand for the defaults.
 
     Returns
     -------
@@ -67,7 +76,7 @@ def resolve_config(
     ConfigError
         One sentence on what is wrong.
     """
-    values = given_values(files, overrides)
+    values = {**(base or {}), **given_values(files, overrides)}
     asked = values.get("num-clients", 0)
     if clients is not None and asked not in (0, clients):
         raise ConfigError(f"--clients {clients} and config key 'num-clients' ({asked}) disagree; give one")
@@ -92,6 +101,22 @@ def resolve_config(
         else str(output_dir / name / "clients"),
     }
     return parse_config(config.to_run_config() | places)
+
+
+def resumed_config(run: Path) -> dict[str, Any]:
+    """Return the config values with which the run of a folder goes on.
+
+    Raises
+    ------
+    ConfigError
+        When the folder is no run's, or the run completed.
+    """
+    folder = run.expanduser().resolve()
+    try:
+        values = read_run_config(folder)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return values | {"resume": True, "output-dir": str(folder.parent), "run-name": folder.name}
 
 
 def given_values(files: Iterable[Path], overrides: Iterable[str]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Run a Flower app to its true end: Flower's own commands, in surroundings that are known.
 
-Every run gets a SuperLink of its own on a free port of the loopback interface, in a temporary directory,
-and takes it down again. So neither the directory in which the user stands nor a SuperLink left over from
-an earlier run decides which code and which environment variables a run sees.
+Every simulation gets a SuperLink of its own on a free port of the loopback interface, in a temporary
+directory, and takes it down again. So neither the directory in which the user stands nor a SuperLink left
+over from an earlier run decides which code and which environment variables a run sees.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fgl_app.launch_plan import Scalar, to_toml
 from fgl_app.process_family import end_family
 from fgl_app.processes import (
     CONNECTION,
+    LaunchError,
     Surroundings,
     flower_environment,
     flwr,
@@ -32,6 +33,9 @@ from fgl_app.processes import (
 
 # Ray's sockets have some 70 characters below its directory, and the path of a socket about 100 in all.
 _LONGEST_TEMPORARY_ROOT = 20
+POLL_SECONDS = 2.0
+OUTAGE_SECONDS = 600.0
+"""How long a SuperLink may be away before a run on it is given up."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Outcome:
         return self.status == "finished:completed"
 
 
-def launch(
+def simulate(
     app: Callable[[Path], Path],
     run_config: Mapping[str, Scalar],
     federation: str,
@@ -93,9 +97,48 @@ def launch(
         config_file.write_text(to_toml(run_config), encoding="utf-8")
         options = ("--federation-config", federation, "--run-config", str(config_file))
         started = flwr(place, "run", str(app(place.folder / "app")), CONNECTION, *options)
+        return _follow_to_end(place, str(started["run-id"]), logs / "flower.log", show)
+
+
+def run_on(
+    home: Path,
+    app: Callable[[Path], Path],
+    run_config: Mapping[str, Scalar],
+    logs: Path,
+    show: Callable[[str], None],
+) -> Outcome:
+    """Run a Flower app on a SuperLink that is there, and wait for its end.
+
+    Parameters
+    ----------
+    home : Path
+        FLWR_HOME whose connection "fgl" leads to the SuperLink.
+    app, run_config, logs, show
+        As for :func:`simulate`.
+
+    Returns
+    -------
+    Outcome
+        Also for a run that failed. The SuperLink may be away for some minutes on the way.
+
+    Raises
+    ------
+    LaunchError
+        If the SuperLink cannot be reached, or refuses the run.
+    """
+    with tempfile.TemporaryDirectory(prefix="fgl-") as folder:
+        place = Surroundings(Path(folder), flower_environment(home))
+        config_file = place.folder / "run.toml"
+        config_file.write_text(to_toml(run_config), encoding="utf-8")
+        options = ("--run-config", str(config_file))
+        started = flwr(place, "run", str(app(place.folder / "app")), CONNECTION, *options)
         run_id = str(started["run-id"])
-        _follow(place, run_id, logs / "flower.log", show)
-        return _wait_for_end(place, run_id)
+        try:
+            return _follow_to_end(place, run_id, logs / "flower.log", show, patience=OUTAGE_SECONDS)
+        except KeyboardInterrupt:
+            with suppress(LaunchError):
+                flwr(place, "stop", run_id, CONNECTION)
+            raise
 
 
 @contextmanager
@@ -121,7 +164,7 @@ def _superlink(place: Surroundings, port: int, log: Path) -> Iterator[None]:
     arguments = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
     # The packages of this installation are used, not others fetched for each run.
     arguments.append("--disable-runtime-dependency-installation")
-    with log.open("w", encoding="utf-8") as file:
+    with log.open("a", encoding="utf-8") as file:
         process = start(place, "flower-superlink", *arguments, stdout=file.fileno())
     try:
         wait_until_healthy(process, port)
@@ -132,24 +175,39 @@ def _superlink(place: Surroundings, port: int, log: Path) -> Iterator[None]:
         process.wait()
 
 
-def _follow(place: Surroundings, run_id: str, log: Path, show: Callable[[str], None]) -> None:
+def _follow_to_end(
+    place: Surroundings, run_id: str, log: Path, show: Callable[[str], None], patience: float = 0.0
+) -> Outcome:
+    """Show a run's log until the run has ended; the SuperLink may be away for ``patience`` seconds."""
+    shown, last_heard = 0, time.monotonic()
+    while True:
+        shown = _follow(place, run_id, log, show, shown)
+        try:
+            run = flwr(place, "ls", CONNECTION, "--run-id", run_id)["runs"][0]
+            last_heard = time.monotonic()
+        except LaunchError:
+            if time.monotonic() - last_heard > patience:
+                raise
+        else:
+            if run["status"].startswith("finished"):
+                details = run["status-details"]
+                return Outcome(run["status"], "" if details == "N/A" else details)
+        # The log may end a moment before the run, or break off.
+        time.sleep(POLL_SECONDS)
+
+
+def _follow(place: Surroundings, run_id: str, log: Path, show: Callable[[str], None], shown: int) -> int:
+    """Show the lines of a run's log after the first ``shown`` ones; return how many there were."""
     process = start(place, "flwr", "log", run_id, CONNECTION, "--stream", stdout=subprocess.PIPE)
     assert process.stdout is not None
-    with process, log.open("w", encoding="utf-8", buffering=1) as file:
+    number = 0
+    with process, log.open("a", encoding="utf-8", buffering=1) as file:
         try:
-            for line in process.stdout:
-                file.write(line)
-                show(line.rstrip("\n"))
+            for number, line in enumerate(process.stdout, 1):
+                if number > shown:
+                    file.write(line)
+                    show(line.rstrip("\n"))
         finally:
             # Had showing failed, this command would go on until the run ends.
             process.kill()
-
-
-def _wait_for_end(place: Surroundings, run_id: str) -> Outcome:
-    """Ask until the run has ended: its log may end a moment before it, or be lost."""
-    while True:
-        run = flwr(place, "ls", CONNECTION, "--run-id", run_id)["runs"][0]
-        if run["status"].startswith("finished"):
-            details = run["status-details"]
-            return Outcome(run["status"], "" if details == "N/A" else details)
-        time.sleep(2)
+    return max(number, shown)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fgl_app.config import ConfigError, RunConfig
+from fgl_app.config import NO_DATASET, ConfigError, RunConfig
 
 if TYPE_CHECKING:
     from fgl_app.data.types import ImageDataset
@@ -28,7 +28,7 @@ def check(config: RunConfig, num_clients: int) -> None:
     ConfigError
         Names the key, the rule and the value.
     """
-    _check_output(Path(config.output_dir), config.run_name)
+    _check_output(Path(config.output_dir), config.run_name, is_new=not config.resume)
     check_inputs(config, num_clients)
 
 
@@ -125,6 +125,8 @@ def _data_set(config: RunConfig, num_clients: int) -> str:
 
     data = config_dataset(config)
     channels, side = data.test.images.shape[1:3]
+    if config.dataset == NO_DATASET:
+        return f"none here: the sites evaluate; {len(data.class_names)} classes"
     parts = [
         f"{len(data.train):,} training and {len(data.test):,} test images, {len(data.class_names)} classes",
         f"{'grey' if channels == 1 else 'colour'}, {side} x {side}",
@@ -133,7 +135,7 @@ def _data_set(config: RunConfig, num_clients: int) -> str:
         parts.append(f"domains {', '.join(data.domain_names)}")
     if data.skipped:
         parts.append(f"{len(data.skipped)} images cannot be read")
-    if num_clients:
+    if num_clients and not config.clients_own_data:
         sizes = [len(part) for part in partition(config, num_clients)]
         parts.append(f"{num_clients} clients with {min(sizes):,} to {max(sizes):,} images")
     return "; ".join(parts)
@@ -192,7 +194,7 @@ def _check_diffusion(config: RunConfig, data: ImageDataset) -> None:
     check_unet(config.unet, config.image_size // factor)
 
 
-def _check_output(output_dir: Path, run_name: str) -> None:
+def _check_output(output_dir: Path, run_name: str, *, is_new: bool) -> None:
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output_dir):
@@ -202,5 +204,5 @@ def _check_output(output_dir: Path, run_name: str) -> None:
         raise ConfigError(
             f"config key 'output-dir' must be a folder that can be written, got '{output_dir}' ({reason})"
         ) from error
-    if (output_dir / run_name).exists():
+    if is_new and (output_dir / run_name).exists():
         raise ConfigError(f"config key 'run-name' must be new in {output_dir}, got '{run_name}'")

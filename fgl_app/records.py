@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,12 +16,14 @@ from fgl_app.algorithms.types import State, TextEmbeddings
 
 ARRAYS, METRICS, CONFIG, EMBEDDINGS, SITE = "arrays", "metrics", "config", "embeddings", "site"
 ENCODER = "encoder"
-CONTROL, CONTROL_ROUND = "control", "control-round"
+RUN, CODE, CLASS_NAMES, CHANNELS = "run", "code", "class-names", "channels"
+CONTROL, CONTROL_ROUND, CONTROL_SITES = "control", "control-round", "control-sites"
 NUM_EXAMPLES, LABEL_COUNTS = "num-examples", "label-counts"
 EMBEDDING_DTYPES = ("float16", "float32")
 HALF_MAX = float(np.finfo(np.float16).max)
 MAX_EXAMPLES = 1_000_000_000
 """More examples than any site holds; a larger claim would only drown the others."""
+LONGEST_NAME = 64
 
 
 class UploadError(ValueError):
@@ -162,14 +165,27 @@ def check_trained(content: RecordDict, sent: Mapping[str, ArrayRecord]) -> None:
     weight = num_examples(content)
     if not 0 < weight <= MAX_EXAMPLES:
         raise UploadError(f"'{NUM_EXAMPLES}' must be in (0, {MAX_EXAMPLES}], got {weight}")
-    for name, value in next(iter(content.metric_records.values())).items():
-        # A single NaN would stay in every mean and in all that looks at past losses.
-        if not np.isfinite(value).all():
-            raise UploadError(f"metric '{name}' is not finite")
+    _check_metrics(content)
     for name, reference in sent.items():
         if len(sent) > 1 and name not in records:
             raise UploadError(f"no ArrayRecord '{name}' in the reply")
         _check_like(records[name] if len(sent) > 1 else next(iter(records.values())), reference)
+
+
+def check_evaluated(content: RecordDict) -> None:
+    """Validate the reply of an evaluation: one MetricRecord, whose "num-examples" may be 0.
+
+    Raises
+    ------
+    UploadError
+        On none or several of them, NaN or infinity in metrics, or a weight out of range.
+    """
+    if len(content.metric_records) != 1:
+        raise UploadError(f"an evaluation's reply needs one MetricRecord, got {len(content.metric_records)}")
+    weight = num_examples(content)
+    if not 0 <= weight <= MAX_EXAMPLES:
+        raise UploadError(f"'{NUM_EXAMPLES}' must be in [0, {MAX_EXAMPLES}], got {weight}")
+    _check_metrics(content)
 
 
 def num_examples(content: RecordDict) -> float:
@@ -179,6 +195,26 @@ def num_examples(content: RecordDict) -> float:
         if isinstance(weight, int | float):
             return weight
     return math.nan
+
+
+def last_taken(request: ConfigRecord, site: str) -> int:
+    """Return the last round whose change of a site's SCAFFOLD variate the server took; 0 is none.
+
+    Parameters
+    ----------
+    request : ConfigRecord
+        Of a training message: "control-round" is the node's own, or "control-sites" lists all sites by name
+        and "control-round" their rounds.
+    site : str
+        The site's name.
+    """
+    taken = request[CONTROL_ROUND]
+    if isinstance(taken, int):
+        return taken
+    # Of a site that has been under several node ids the last entry is the newest.
+    return dict(zip(cast("list[str]", request[CONTROL_SITES]), cast("list[int]", taken), strict=True)).get(
+        site, 0
+    )
 
 
 def label_counts(content: RecordDict, num_classes: int) -> torch.Tensor:
@@ -224,7 +260,8 @@ def site_name(message: Message) -> str:
     """Return the site a reply says it comes from; its node id when it does not say."""
     record = message.content.config_records.get(SITE) if message.has_content() else None
     name = record.get("name") if record is not None else None
-    return name if isinstance(name, str) else str(message.metadata.src_node_id)
+    # A claim, and no more of it than a line of the log can show.
+    return name[:LONGEST_NAME] if isinstance(name, str) else str(message.metadata.src_node_id)
 
 
 def metric_record(values: Mapping[str, float | int | list[int]]) -> MetricRecord:
@@ -254,6 +291,13 @@ def require_finite(arrays: ArrayRecord, what: str) -> ArrayRecord:
         if not np.isfinite(array.numpy()).all():
             raise ValueError(f"{what}: array '{name}' holds NaN or infinity; lower the learning rate")
     return arrays
+
+
+def _check_metrics(content: RecordDict) -> None:
+    for name, value in next(iter(content.metric_records.values())).items():
+        # A single NaN would stay in every mean and in all that looks at past losses.
+        if not np.isfinite(value).all():
+            raise UploadError(f"metric '{name}' is not finite")
 
 
 def _to_numpy(name: str, array: Array) -> np.ndarray:

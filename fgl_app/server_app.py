@@ -29,9 +29,7 @@ def main(grid: Grid, context: Context) -> None:
     from fgl_app.methods import run_method
     from fgl_app.methods.session import Session
 
-    directory = RunDirectory.create(
-        Path(config.output_dir).absolute(), config.run_name, config.to_run_config()
-    )
+    directory = _run_directory(config)
     log.info("results go to %s", directory.path)
     session = Session(config, directory, grid)
     try:
@@ -41,6 +39,14 @@ def main(grid: Grid, context: Context) -> None:
         session.finish(error)
         raise
     session.finish(None)
+
+
+def _run_directory(config: RunConfig) -> RunDirectory:
+    output_dir = Path(config.output_dir).absolute()
+    values = config.model_copy(update={"resume": False}).to_run_config()
+    if config.resume:
+        return RunDirectory.reopen(output_dir / config.run_name, values)
+    return RunDirectory.create(output_dir, config.run_name, values)
 
 
 def _named(config: RunConfig) -> RunConfig:

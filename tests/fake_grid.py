@@ -70,12 +70,15 @@ class FakeGrid(Grid):
         return self.pull_messages(sorted(self.push_messages(list(messages)), key=lambda i: int(i[1:])))
 
 
-def app_node(app: ClientApp, partition_id: int, num_partitions: int, run_config: dict) -> Node:
-    """Return a node that runs a ClientApp on one partition."""
+def app_node(
+    app: ClientApp, partition_id: int, num_partitions: int, run_config: dict, **node_config: str
+) -> Node:
+    """Return a node that runs a ClientApp on one partition, or as its own node config says."""
     context = Context(
         run_id=1,
         node_id=partition_id,
-        node_config={"partition-id": partition_id, "num-partitions": num_partitions},
+        node_config={"partition-id": partition_id, "num-partitions": num_partitions}
+        | {key.replace("_", "-"): value for key, value in node_config.items()},
         state=RecordDict(),
         run_config=run_config,
     )

@@ -4,11 +4,12 @@ Flower passes run config values through unchecked. :func:`parse_config` is the b
 it can be relied on everywhere else.
 """
 
-from fgl_app.config.choices import OWN_NAMES, REFERENCE_POINTS
+from fgl_app.config.choices import NO_DATASET, OWN_NAMES, REFERENCE_POINTS
 from fgl_app.config.keys import RunConfig
 from fgl_app.config.parsing import ConfigError, allowed_values, config_keys, parse_config
 
 __all__ = [
+    "NO_DATASET",
     "OWN_NAMES",
     "REFERENCE_POINTS",
     "ConfigError",

@@ -8,7 +8,7 @@ Method = Literal["fgl", "classifier", "fedddpm", "fedddpm-plus", "diffusion"]
 InnerStrategy = Literal[
     "fedavg", "fedprox", "fedadam", "fedyogi", "scaffold", "centralized", "local-only", "auxiliary-only"
 ]
-Partitioning = Literal["iid", "dirichlet", "pathological", "size", "domain"]
+Partitioning = Literal["iid", "dirichlet", "pathological", "size", "domain", "sites"]
 Prompts = Literal["class", "instance", "labels-only"]
 Augmentation = Literal["none", "affine"]
 EmbeddingDtype = Literal["float16", "float32"]
@@ -29,8 +29,11 @@ REFERENCE_POINTS: dict[str, tuple[str, ...]] = {
 }
 """Inner strategies that are no strategy, and the methods they belong to."""
 
+NO_DATASET = "none"
+"""The data set of a server that has none."""
+
 OWN_NAMES = (
-    *("digits", "embedded", "auto", "inception", "strokes"),
+    *("digits", "none", "embedded", "auto", "inception", "strokes"),
     *("cnn", "resnet18", "resnet34", "resnet50", "vit-small", "convnext-tiny"),
 )
 """Names of our own that are no folder, whatever lies in the directory."""

@@ -11,6 +11,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fgl_app.config.choices import (
+    NO_DATASET,
     REFERENCE_POINTS,
     Augmentation,
     DiffusionSpace,
@@ -72,7 +73,8 @@ class RunConfig(BaseModel):
     dataset: str = Field(
         "digits",
         min_length=1,
-        description="`digits` (embedded: 5000 real MNIST digits), or a hub id or folder for `datasets`",
+        description="`digits` (embedded: 5000 real MNIST digits), or a hub id or folder for `datasets`; with "
+        "sites the server's test set, or `none`: sites evaluate, and `class-subset` names the classes",
     )
     dataset_config: str = Field("", description="name of the data set's configuration, if it has several")
     image_size: int = Field(32, ge=8, le=1024, description="side of the classifier's square input, pixels")
@@ -87,7 +89,8 @@ class RunConfig(BaseModel):
     partitioning: Partitioning = Field(
         "dirichlet",
         description="how examples are split over the clients; `size`: client i gets a share of i + 1, "
-        "`domain`: one domain a client",
+        "`domain`: one domain a client; `sites`: nothing is split, each SuperNode's node config has the "
+        "`data-path` of its own",
     )
     dirichlet_alpha: float = Field(
         0.01, gt=0, description="concentration of `dirichlet`: smaller is more skewed"
@@ -187,7 +190,9 @@ class RunConfig(BaseModel):
     server_learning_rate: float = Field(
         0.0, ge=0, description="step size of those epochs; " + own_default("server_learning_rate")
     )
-    max_upload_mb: float = Field(64.0, gt=0, description="a client's embeddings above this are rejected, MB")
+    max_upload_mb: float = Field(
+        64.0, gt=0, description="a client's larger reply is rejected, MB; weights may be twice what was sent"
+    )
 
     # Diffusion models: methods fedddpm, fedddpm-plus and diffusion
     diffusion_space: DiffusionSpace = Field(
@@ -228,6 +233,7 @@ class RunConfig(BaseModel):
     run_name: str = Field(
         "", pattern=r"^(\w[\w.-]*)?$", description="name of that folder; empty: time and method"
     )
+    resume: bool = Field(False, description="go on with the run in that folder, which died; see `fgl run -h`")
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -245,6 +251,10 @@ class RunConfig(BaseModel):
                 f"min-nodes must be at most num-clients ({self.num_clients}), got {self.min_nodes}; "
                 f"set min-nodes={self.num_clients} to run with so few"
             )
+        if self.resume and not self.run_name:
+            raise ValueError("resume needs run-name, the folder of the run in output-dir")
+        if self.resume and inner in ("centralized", "local-only"):
+            raise ValueError(f"inner-strategy '{inner}' has no rounds to resume; run it again")
         if self.run_name == "latest":
             raise ValueError("run-name must not be 'latest', the link to the newest run")
         if self.partitioning == "domain" and not self.domain_column:
@@ -253,8 +263,29 @@ class RunConfig(BaseModel):
             self.image_column or self.label_column or self.domain_column or self.class_subset
         ):
             raise ValueError("the data set 'digits' has no columns or classes to choose; they must be empty")
+        if self.clients_own_data and inner == "centralized":
+            raise ValueError(
+                "inner-strategy 'centralized' cannot have partitioning 'sites': it needs all data"
+            )
+        if self.dataset == NO_DATASET:
+            self._check_without_dataset()
         check_template(self.prompt_template, self.prompts, has_domains=bool(self.domain_column))
         return self
+
+    def _check_without_dataset(self) -> None:
+        if not self.clients_own_data:
+            raise ValueError("dataset 'none' needs partitioning 'sites': clients that have data of their own")
+        if self.trains_diffusion or self.inner_strategy == "local-only":
+            raise ValueError(
+                "dataset 'none' needs method 'fgl' or 'classifier' with rounds: sites evaluate no others"
+            )
+        if not self.class_subset:
+            raise ValueError("dataset 'none' needs class-subset, the names of all classes, by commas")
+
+    @property
+    def clients_own_data(self) -> bool:
+        """Whether each client has its data in a place of its own, rather than a part of one data set."""
+        return self.partitioning == "sites"
 
     @property
     def what_runs(self) -> str:

@@ -20,7 +20,9 @@ TEST_SPLITS = ("test", "validation", "valid")
 SAVED_TO_DISK = "dataset_dict.json"
 
 
-def load_labeled_images(name: str, image_size: int, selection: Selection) -> ImageDataset:
+def load_labeled_images(
+    name: str, image_size: int, selection: Selection, needs: tuple[str, ...] = ("train", "test")
+) -> ImageDataset:
     """Load a labelled image set.
 
     Parameters
@@ -31,6 +33,8 @@ def load_labeled_images(name: str, image_size: int, selection: Selection) -> Ima
         Side of the returned images, pixels; others are resized (bilinear, anti-aliased).
     selection : Selection
         Columns and classes.
+    needs : tuple[str, ...], default ("train", "test")
+        Splits that must be there; of another the result has no examples. "validation" does for "test".
 
     Returns
     -------
@@ -42,21 +46,16 @@ def load_labeled_images(name: str, image_size: int, selection: Selection) -> Ima
     ValueError
         When it is neither a folder nor to be reached, or lacks a column, a split or a class.
     """
-    splits = _open(name, selection.configuration)
-    test = next((split for split in TEST_SPLITS if split in splits), "")
-    if "train" not in splits or not test:
-        raise ValueError(
-            f"dataset '{name}' needs the splits 'train' and 'test' or 'validation', "
-            f"it has {', '.join(splits)}"
-        )
-    columns = _columns(name, splits["train"].features, selection)
-    tables = [splits[split].select_columns(list(columns.values())) for split in ("train", test)]
+    splits = _splits(name, selection.configuration, needs)
+    columns = _columns(name, splits[needs[0]].features, selection)
+    tables = [split.select_columns(list(columns.values())) for split in splits.values()]
     domain_names: tuple[str, ...] = ()
     labels, class_names = _as_classes(name, tables, columns["label"])
-    domains: list[np.ndarray | None] = [None, None]
+    domains: list[np.ndarray | None] = [None] * len(tables)
     if "domain" in columns:
         domains[:], domain_names = _as_classes(name, tables, columns["domain"])
-    kept, class_names = _subset(name, class_names, selection.classes)
+    least = 1 if "test" not in needs else 2
+    kept, class_names = _subset(name, class_names, selection.classes, least)
     skipped: list[str] = []
     read = [
         _read(_Split(table, columns["image"], label, domain), kept, image_size, skipped)
@@ -66,7 +65,24 @@ def load_labeled_images(name: str, image_size: int, selection: Selection) -> Ima
         raise ValueError(f"dataset '{name}' has a split without a readable image of the classes chosen")
     if len({images.images.shape[1] for images in read}) > 1:
         read = [replace(data, images=data.images.expand(-1, 3, -1, -1)) for data in read]
-    return ImageDataset(read[0], read[1], class_names, domain_names, tuple(skipped))
+    found = dict(zip(splits, read, strict=True))
+    nothing = read[0].select(torch.zeros(0, dtype=torch.int64))
+    return ImageDataset(
+        found.get("train", nothing), found.get("test", nothing), class_names, domain_names, tuple(skipped)
+    )
+
+
+def _splits(name: str, configuration: str, needs: tuple[str, ...]) -> dict[str, datasets.Dataset]:
+    """Return the training and the test split of those there are, the needed ones first."""
+    opened = _open(name, configuration)
+    found = {"train": "train", "test": next((split for split in TEST_SPLITS if split in opened), "")}
+    there = {split: opened[source] for split, source in found.items() if source in opened}
+    if any(split not in there for split in needs):
+        wanted = " and ".join(
+            "'test' or 'validation'" if split == "test" else f"'{split}'" for split in needs
+        )
+        raise ValueError(f"dataset '{name}' needs the splits {wanted}, it has {', '.join(opened)}")
+    return there
 
 
 def _open(name: str, configuration: str) -> datasets.DatasetDict:
@@ -127,7 +143,7 @@ def _as_classes(
 
 
 def _subset(
-    name: str, class_names: tuple[str, ...], wanted: tuple[str, ...]
+    name: str, class_names: tuple[str, ...], wanted: tuple[str, ...], least: int
 ) -> tuple[dict[int, int], tuple[str, ...]]:
     """Return old class numbers with their new ones, and the new names."""
     known = {str(number): number for number in range(len(class_names))}
@@ -136,8 +152,10 @@ def _subset(
     if unknown:
         raise ValueError(f"class-subset names '{unknown[0]}', which is no class of dataset '{name}'")
     kept = [known[each] for each in wanted] or list(range(len(class_names)))
-    if len(set(kept)) < max(2, len(kept)):
-        raise ValueError(f"dataset '{name}' needs at least two different classes, got {len(set(kept))}")
+    if len(set(kept)) < max(least, len(kept)):
+        raise ValueError(
+            f"dataset '{name}' needs at least {least} classes, each named once, got {len(set(kept))}"
+        )
     return {old: new for new, old in enumerate(kept)}, tuple(class_names[old] for old in kept)
 
 

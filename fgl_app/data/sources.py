@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from fgl_app.algorithms.types import LabeledImages
-from fgl_app.config import RunConfig
+from fgl_app.config import NO_DATASET, RunConfig
 from fgl_app.data.hub import load_labeled_images
 from fgl_app.data.types import ImageDataset, Selection
 from fgl_app.data.vocabulary import load_vocabulary
@@ -56,7 +56,9 @@ def match_channels(data: LabeledImages, channels: int) -> LabeledImages:
 
 
 @lru_cache(maxsize=2)
-def load_dataset(name: str, image_size: int, selection: Selection = EVERYTHING) -> ImageDataset:
+def load_dataset(
+    name: str, image_size: int, selection: Selection = EVERYTHING, needs: tuple[str, ...] = ("train", "test")
+) -> ImageDataset:
     """Load a data set by name.
 
     Parameters
@@ -69,6 +71,8 @@ def load_dataset(name: str, image_size: int, selection: Selection = EVERYTHING) 
         Side of the returned images, pixels.
     selection : Selection, default all of the columns that types tell
         Columns and classes; the digits have none to choose.
+    needs : tuple[str, ...], default ("train", "test")
+        Splits that must be there; others may be empty.
 
     Returns
     -------
@@ -84,19 +88,35 @@ def load_dataset(name: str, image_size: int, selection: Selection = EVERYTHING) 
         dataset = _digits()
         train, test = resize_images(dataset.train, image_size), resize_images(dataset.test, image_size)
         return ImageDataset(train, test, dataset.class_names)
-    return load_labeled_images(name, image_size, selection)
+    return load_labeled_images(name, image_size, selection, needs)
 
 
 def config_dataset(config: RunConfig) -> ImageDataset:
-    """Load the data set of a config; its classes have the names that prompts use."""
+    """Load the data set of a config; its classes have the names that prompts use.
+
+    With clients that have data of their own it is the server's, which needs no training split; the data set
+    "none" has classes and no example.
+    """
+    selection = config_selection(config)
+    if config.dataset == NO_DATASET:
+        nothing = LabeledImages(
+            torch.zeros(0, 3, config.image_size, config.image_size, dtype=torch.uint8),
+            torch.zeros(0, dtype=torch.int64),
+        )
+        return ImageDataset(nothing, nothing, selection.classes)
+    needs = ("test",) if config.clients_own_data else ("train", "test")
+    data = load_dataset(config.dataset, config.image_size, selection, needs)
+    words = load_vocabulary(config.vocabulary)
+    return replace(data, class_names=tuple(words.label(name) for name in data.class_names))
+
+
+def config_selection(config: RunConfig) -> Selection:
+    """Return the columns and classes that a config chooses."""
     wanted = tuple(part.strip() for part in config.class_subset.split(",") if part.strip())
-    selection = Selection(
+    return Selection(
         configuration=config.dataset_config,
         image_column=config.image_column,
         label_column=config.label_column,
         domain_column=config.domain_column,
         classes=wanted,
     )
-    data = load_dataset(config.dataset, config.image_size, selection)
-    words = load_vocabulary(config.vocabulary)
-    return replace(data, class_names=tuple(words.label(name) for name in data.class_names))

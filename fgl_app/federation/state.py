@@ -154,6 +154,10 @@ class Federation(_Frozen):
         """Names of its processes, in the order in which they are started."""
         return SUPERLINK, SUPEREXEC, *(site.name for site in self.sites)
 
+    def run_config(self) -> dict[str, Scalar]:
+        """Return the config values of a run on these sites: the data they were made of, and how many."""
+        return {**self.data_config, "partitioning": "sites", "num-clients": len(self.sites)}
+
     def log(self, name: str) -> Path:
         """Return the log file of a process."""
         return self.folder / "logs" / f"{name}.log"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import torch
 from diffusers import UNet2DModel
@@ -16,14 +18,15 @@ from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.slow_learning import is_slow, relative_improvement
 from fgl_app.algorithms.types import LabeledLatents, State
 from fgl_app.data.saving import save_images
-from fgl_app.methods.session import Session
+from fgl_app.methods.session import AUXILIARY, Session
 from fgl_app.progress import log, track
-from fgl_app.records import arrays_to_state, load_state
+from fgl_app.records import arrays_to_state
+from fgl_app.records import load_state as load_model_state
 from fgl_app.results.curves import plot_corrections
-from fgl_app.strategies.checked import CheckedStrategy
 from fgl_app.strategies.exchange import Incident
 from fgl_app.strategies.fedddpm import FedDDPMStrategy, LocalModel
 from fgl_app.strategies.no_exchange import NoExchangeStrategy
+from fgl_app.strategies.state import load_state, save_state
 from fgl_app.tasks import DiffusionTask
 
 LARGEST = 1000.0
@@ -41,13 +44,19 @@ def run_fedddpm(session: Session) -> nn.Module:
 
     def sample_fn(clients: Iterator[LocalModel]) -> LabeledLatents:
         uploads.close()
-        return _sample_auxiliary(session, task, clients)
+        if kept.is_file():
+            return LabeledLatents(**load_state(kept))
+        auxiliary = _sample_auxiliary(session, task, clients)
+        save_state(asdict(auxiliary), kept)
+        return auxiliary
 
-    checked = CheckedStrategy(session.inner_strategy(), min_replies=config.min_nodes)
+    kept = session.directory.path / AUXILIARY
+    correct_fn = _Corrector(session, task)
+    checked = session.checked_strategy()
     strategy = FedDDPMStrategy(
         NoExchangeStrategy() if config.inner_strategy == "auxiliary-only" else checked,
         sample_fn=sample_fn,
-        correct_fn=_corrector(session, task),
+        correct_fn=correct_fn,
         should_correct_fn=_detector(session) if config.method == "fedddpm-plus" else None,
         max_corrections=config.max_corrections,
         auxiliary_size=config.auxiliary_size,
@@ -61,8 +70,9 @@ def run_fedddpm(session: Session) -> nn.Module:
     session.plot_partition()
     try:
         with uploads:
-            uploads.enter_context(session.directory.phase("uploads"))
-            arrays = session.run_rounds(strategy)
+            if not session.has_uploads:
+                uploads.enter_context(session.directory.phase("uploads"))
+            arrays = session.run_rounds(strategy, {"correction": correct_fn})
     finally:
         session.note_incidents(
             [*strategy.rejected, *checked.rejected], [*strategy.failures, *checked.failures]
@@ -83,7 +93,7 @@ def _sample_auxiliary(session: Session, task: DiffusionTask, clients: Iterator[L
         for number, client in enumerate(clients):
             if not client.num_images:
                 continue
-            load_state(model, client.state)
+            load_model_state(model, client.state)
             by_class = apportion(client.label_counts.tolist() or [1], client.num_images)
             labels = torch.arange(len(by_class)).repeat_interleave(torch.tensor(by_class))
             noise = [seeded("auxiliary", session.config.seed, number, i) for i in range(len(labels))]
@@ -112,33 +122,43 @@ def _leave_out(session: Session, client: LocalModel) -> None:
     session.note_incidents([incident], [])
 
 
-def _corrector(session: Session, task: DiffusionTask) -> Callable[[State, LabeledLatents], State]:
-    """Return the server's training on the auxiliary set; its optimizer's moments last over corrections."""
-    config = session.config
-    model: UNet2DModel = task.new_model()
-    optimizer = new_optimizer(model)
-    done = 0
+class _Corrector:
+    """The server's training on the auxiliary set; its optimizer's moments last over corrections."""
 
-    def correct_fn(state: State, auxiliary: LabeledLatents) -> State:
-        nonlocal done
-        load_state(model, state)
-        settings = task.settings(
-            config.server_epochs, config.server_learning_rate * task.round_factor(done + 1)
+    def __init__(self, session: Session, task: DiffusionTask) -> None:
+        self._session, self._task = session, task
+        self._model: UNet2DModel = task.new_model()
+        self._optimizer = new_optimizer(self._model)
+        self._done = 0
+
+    def __call__(self, state: State, auxiliary: LabeledLatents) -> State:
+        config, number = self._session.config, self._done + 1
+        load_model_state(self._model, state)
+        settings = self._task.settings(
+            config.server_epochs, config.server_learning_rate * self._task.round_factor(number)
         )
-        total = config.server_epochs * len(auxiliary)
         with (
-            session.directory.phase("corrections"),
-            track(total, f"correction {done + 1}", "images") as progress,
+            self._session.directory.phase("corrections"),
+            track(config.server_epochs * len(auxiliary), f"correction {number}", "images") as progress,
         ):
-            generator = seeded("server", config.seed, done)
             train_diffusion(
-                model, auxiliary, settings, generator, optimizer=optimizer, callback=progress.update
+                self._model,
+                auxiliary,
+                settings,
+                seeded("server", config.seed, self._done),
+                optimizer=self._optimizer,
+                callback=progress.update,
             )
-        done += 1
-        corrected: State = model.state_dict()
+        self._done = number
+        corrected: State = self._model.state_dict()
         return corrected
 
-    return correct_fn
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self._done, "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._done = state_dict["done"]
+        self._optimizer.load_state_dict(state_dict["optimizer"])
 
 
 def _detector(session: Session) -> Callable[[Sequence[float]], bool]:

@@ -24,7 +24,6 @@ from fgl_app.methods.session import Session
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.progress import PREFIX, log, track
 from fgl_app.records import arrays_to_state
-from fgl_app.strategies.checked import CheckedStrategy
 from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.synthesis.command import uses_ray
 from fgl_app.synthesis.engine import fill_folder
@@ -58,7 +57,7 @@ def run_fgl(session: Session) -> nn.Module:
         return _train(session, state, data, server_settings(config), "fine-tuning on synthetic images")
 
     labels_only = config.prompts == "labels-only"
-    checked = CheckedStrategy(session.inner_strategy(), min_replies=config.min_nodes)
+    checked = session.checked_strategy()
     strategy = FGLStrategy(
         checked,
         synthesize_fn=synthesize_fn,
@@ -82,7 +81,8 @@ def run_fgl(session: Session) -> nn.Module:
     )
     try:
         with uploads:
-            uploads.enter_context(session.directory.phase("uploads"))
+            if not session.has_uploads:
+                uploads.enter_context(session.directory.phase("uploads"))
             arrays = session.run_rounds(strategy)
     finally:
         session.note_incidents(

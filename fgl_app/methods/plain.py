@@ -8,7 +8,6 @@ from fgl_app.methods.reference_points import run_centralized, run_local_only
 from fgl_app.methods.session import Session
 from fgl_app.progress import log
 from fgl_app.records import arrays_to_state
-from fgl_app.strategies.checked import CheckedStrategy
 
 
 def run_plain(session: Session) -> nn.Module:
@@ -20,7 +19,7 @@ def run_plain(session: Session) -> nn.Module:
     if inner == "local-only":
         return run_local_only(session)
     log.info("%s over %d clients", inner, len(session.nodes))
-    strategy = CheckedStrategy(session.inner_strategy(), min_replies=session.config.min_nodes)
+    strategy = session.checked_strategy()
     try:
         arrays = session.run_rounds(strategy)
     finally:

@@ -6,7 +6,7 @@ from statistics import mean
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from torch import nn
 
 from fgl_app.algorithms.randomness import seeded
@@ -81,7 +81,7 @@ def _train_alone(session: Session) -> dict[tuple[str, int], State]:
     """Return each client's weights after all rounds, by site name and node id."""
     config = session.config
     arrays = state_to_arrays(session.task.new_model().state_dict())
-    told = ConfigRecord(
+    told = session.told(
         {"epochs": config.local_epochs, "server-round": 1, "rounds": config.num_server_rounds}
     )
     content = RecordDict({ARRAYS: arrays, CONFIG: told})

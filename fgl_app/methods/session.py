@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi, Strategy
+from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from torch import nn
 
 from fgl_app.algorithms.types import LabeledImages, State
-from fgl_app.config import RunConfig
+from fgl_app.code_version import code_version
+from fgl_app.config import NO_DATASET, RunConfig
 from fgl_app.data.partitions import label_counts, partition
 from fgl_app.data.sources import config_dataset
 from fgl_app.data.types import ImageDataset
+from fgl_app.methods.inner_strategies import inner_strategy
 from fgl_app.metrics.traffic import TrafficLedger
 from fgl_app.progress import log
-from fgl_app.records import arrays_to_state, load_state, metric_record, state_to_arrays
+from fgl_app.records import (
+    CHANNELS,
+    CLASS_NAMES,
+    CODE,
+    RUN,
+    arrays_to_state,
+    metric_record,
+    num_examples,
+    state_to_arrays,
+)
+from fgl_app.records import load_state as load_model_state
 from fgl_app.results.curves import plot_metric
 from fgl_app.results.plots import plot_image_grid, plot_label_distribution, plot_traffic
 from fgl_app.results.report import SETUP_PHASE, write_report
 from fgl_app.results.run_directory import RunDirectory, versions
+from fgl_app.strategies.checked import CheckedStrategy
+from fgl_app.strategies.checkpointed import CheckpointedStrategy
 from fgl_app.strategies.exchange import Incident, wait_for_nodes
 from fgl_app.strategies.fedddpm import LOCAL_DIFFUSION
 from fgl_app.strategies.fgl import EMBED
 from fgl_app.strategies.metered_grid import MeteredGrid
-from fgl_app.strategies.scaffold import ScaffoldStrategy
+from fgl_app.strategies.state import Stateful, load_state, save_state
 from fgl_app.tasks import Task, make_task
 from fgl_app.tasks.task import Evaluation
 
+CHECKPOINT, SESSION_STATE = "checkpoint.safetensors", "session.safetensors"
+AUXILIARY = "auxiliary.safetensors"
+"""Files that a run needs to be resumed: its strategy's state, the session's, what FedDDPM sampled."""
 SETUP_MESSAGES = dict.fromkeys((EMBED, LOCAL_DIFFUSION), SETUP_PHASE)
 
 
@@ -51,15 +70,29 @@ class Session:
     def __init__(self, config: RunConfig, directory: RunDirectory, grid: Grid) -> None:
         self.config = config
         self.directory = directory
-        self.ledger = TrafficLedger()
-        self.grid = MeteredGrid(
-            grid, self.ledger, phase_names=SETUP_MESSAGES, waiting=partial(directory.phase, "clients' rounds")
-        )
         self.curve: list[tuple[int, float]] = []
         self._samples: dict[int, np.ndarray] = {}
+        self._of_sites = Evaluation({})
         self.rejected: list[Incident] = []
         self.failures: list[Incident] = []
-        self.outcome: dict[str, object] = {}
+        self.outcome: dict[str, Any] = {}
+        self.ledger = TrafficLedger()
+        # By this clients know the run, also when it is resumed: Flower then gives it another number.
+        self.token = secrets.token_hex(8)
+        if config.resume:
+            self._restore()
+        self.grid = MeteredGrid(
+            grid,
+            self.ledger,
+            phase_names=SETUP_MESSAGES,
+            waiting=partial(directory.phase, "clients' rounds"),
+            max_reply_bytes=int(config.max_upload_mb * 1e6),
+        )
+
+    @property
+    def has_uploads(self) -> bool:
+        """Whether this run goes on from one in which the uploads of the set-up were in."""
+        return self.config.resume and (self.directory.path / CHECKPOINT).is_file()
 
     @cached_property
     def dataset(self) -> ImageDataset:
@@ -73,7 +106,8 @@ class Session:
         nodes = wait_for_nodes(
             self.grid, minimum=config.min_nodes, expected=config.num_clients, timeout=config.node_timeout
         )
-        partition(config, len(nodes))
+        if not config.clients_own_data:
+            partition(config, len(nodes))
         return nodes
 
     @cached_property
@@ -85,15 +119,35 @@ class Session:
     def model_of(self, state: State) -> nn.Module:
         """Return a model with these weights."""
         model = self.task.new_model()
-        load_state(model, state)
+        load_model_state(model, state)
         return model
 
     def evaluate_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Evaluate the global model when it is due; fits ``Strategy.start(evaluate_fn=...)``."""
         final = server_round == self.config.num_server_rounds
-        if server_round == 0 or not (final or server_round % self.config.evaluate_every == 0):
-            return None
-        return metric_record(self.evaluate(server_round, self.model_of(arrays_to_state(arrays))))
+        due = server_round > 0 and (final or server_round % self.config.evaluate_every == 0)
+        metrics = None
+        if due and server_round > self._last_evaluated:
+            if self.config.dataset == NO_DATASET:
+                self.log_round(server_round, self._of_sites)
+            else:
+                metrics = metric_record(self.evaluate(server_round, self.model_of(arrays_to_state(arrays))))
+        self._save()
+        return metrics
+
+    def _average_sites(self, replies: list[RecordDict], weighted_by: str) -> MetricRecord:
+        """Put the sites' evaluations of a round together, and keep the result for that round's log."""
+        if not sum(map(num_examples, replies)):
+            raise ValueError(
+                "no site has a test split; give the server a dataset, or the sites' data a split 'test'"
+            )
+        metrics = aggregate_metricrecords(replies, weighted_by)
+        self._of_sites = Evaluation({name: float(cast(float, value)) for name, value in metrics.items()})
+        return metrics
+
+    @property
+    def _last_evaluated(self) -> int:
+        return self.curve[-1][0] if self.curve else 0
 
     def evaluate(self, server_round: int, model: nn.Module) -> dict[str, float]:
         """Evaluate a model, write the result down as a round's, and return it."""
@@ -137,37 +191,83 @@ class Session:
         path, names = self.directory.path / name, self.task.kinds_of_images
         plot_image_grid(images.arrays(), images.labels.numpy(), names, path, title=title)
 
-    def inner_strategy(self) -> Strategy:
-        """Return the Flower strategy that the config names, asking every node in each round."""
-        # A node that is lost must not leave the run waiting for it, so no more nodes than needed.
-        sampling: dict[str, Any] = {
-            "min_train_nodes": self.config.min_nodes,
-            "min_available_nodes": self.config.min_nodes,
-            "fraction_evaluate": 0.0,
-        }
-        if self.config.inner_strategy == "fedprox":
-            return FedProx(**sampling, proximal_mu=self.config.proximal_mu)
-        if self.config.inner_strategy == "fedadam":
-            return FedAdam(**sampling, eta=self.config.fedopt_learning_rate)
-        if self.config.inner_strategy == "fedyogi":
-            return FedYogi(**sampling, eta=self.config.fedopt_learning_rate)
-        if self.config.inner_strategy == "scaffold":
-            return ScaffoldStrategy(FedAvg(**sampling))
-        return FedAvg(**sampling)
-
-    def run_rounds(self, strategy: Strategy) -> ArrayRecord:
-        """Run a strategy from the seeded initial weights and return its last global weights."""
+    def checked_strategy(self) -> CheckedStrategy:
+        """Return the Flower strategy that the config names, with its replies checked."""
         config = self.config
-        result = strategy.start(
+        return CheckedStrategy(
+            inner_strategy(config, self._average_sites),
+            min_replies=config.min_nodes,
+            timeout=config.node_timeout,
+        )
+
+    def run_rounds(self, strategy: Strategy, parts: Mapping[str, Stateful] | None = None) -> ArrayRecord:
+        """Run a strategy from the seeded initial weights and return its last global weights.
+
+        Parameters
+        ----------
+        strategy : Strategy
+            The method's, with its checks.
+        parts : Mapping[str, Stateful] or None, default None
+            What the strategy's callables keep over rounds.
+        """
+        config = self.config
+        checkpointed = CheckpointedStrategy(strategy, self.directory.path / CHECKPOINT, parts=parts)
+        if config.resume:
+            self._say_resumed(checkpointed.restore(), checkpointed.rounds_done)
+        self._save()
+        result = checkpointed.start(
             self.grid,
             state_to_arrays(self.task.new_model().state_dict()),
             num_rounds=config.num_server_rounds,
             timeout=config.node_timeout,
-            train_config=ConfigRecord({"epochs": config.local_epochs}),
+            train_config=self.told({"epochs": config.local_epochs}),
+            evaluate_config=self.told({}),
             evaluate_fn=self.evaluate_round,
         )
         assert result.arrays is not None, "checked strategies return arrays or raise"
         return result.arrays
+
+    def told(self, values: Mapping[str, int]) -> ConfigRecord:
+        """Return what a request tells a client: some values, which run this is and which code runs."""
+        told = ConfigRecord({**values, RUN: self.token, CODE: code_version()})
+        if self.config.clients_own_data:
+            told[CLASS_NAMES] = list(self.dataset.class_names)
+            told[CHANNELS] = self.task.channels
+        return told
+
+    def _say_resumed(self, restored: bool, rounds_done: int) -> None:
+        if restored and rounds_done:
+            text = f"resumed after round {rounds_done} of {self.config.num_server_rounds}"
+        else:
+            text = "resumed with the uploads" if restored else "nothing was finished yet: beginning anew"
+        log.info("%s", text)
+        self.outcome["resumed_after_round"] = [*self.outcome.get("resumed_after_round", ()), rounds_done]
+        self.directory.log({"event": "resumed", "rounds": rounds_done, "uploads": restored})
+
+    def _save(self) -> None:
+        state = {
+            "token": self.token,
+            "curve": self.curve,
+            "samples": self._samples,
+            "outcome": self.outcome,
+            "traffic": self.ledger.by_phase(),
+            "seconds": self.directory.seconds,
+            "rejected": [incident.to_json() for incident in self.rejected],
+            "failures": [incident.to_json() for incident in self.failures],
+        }
+        save_state(state, self.directory.path / SESSION_STATE)
+
+    def _restore(self) -> None:
+        file = self.directory.path / SESSION_STATE
+        if not file.is_file():
+            return
+        state = load_state(file)
+        self.token, self.curve, self._samples = state["token"], state["curve"], state["samples"]
+        self.outcome = state["outcome"]
+        self.rejected = [Incident(**incident) for incident in state["rejected"]]
+        self.failures = [Incident(**incident) for incident in state["failures"]]
+        self.ledger = TrafficLedger(state["traffic"])
+        self.directory.count_from(state["seconds"])
 
     def note_incidents(self, rejected: Iterable[Incident], failures: Iterable[Incident]) -> None:
         """Keep what went wrong with single nodes for the summary."""
@@ -180,7 +280,9 @@ class Session:
         plot_label_distribution(counts, self.dataset.class_names, path)
 
     def plot_partition(self) -> None:
-        """Draw who holds which labels, from the config: in simulation the split is no secret."""
+        """Draw who holds which labels, from the config: where it splits the data, that is no secret."""
+        if self.config.clients_own_data:
+            return
         self.plot_label_counts(label_counts(self.config, len(self.nodes)))
 
     def save_model(self, model: nn.Module) -> None:
@@ -196,6 +298,9 @@ class Session:
             plot_traffic(traffic, self.directory.path / "traffic.png")
         self.directory.write_summary(self._summary(error))
         write_report(self.directory.path)
+        if error is None:
+            for name in (CHECKPOINT, SESSION_STATE, AUXILIARY):
+                (self.directory.path / name).unlink(missing_ok=True)
 
     def _skipped(self) -> tuple[str, ...]:
         # A run that failed before its data were loaded does not load them to say so.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 Direction = Literal["uplink", "downlink"]
@@ -11,10 +12,15 @@ class TrafficLedger:
     """Count serialized bytes and messages by phase and direction.
 
     Uplink is client to server, downlink is server to client.
+
+    Parameters
+    ----------
+    phases : Mapping[str, Mapping[str, int]] or None, default None
+        Counts to begin from, as :meth:`by_phase` gave them.
     """
 
-    def __init__(self) -> None:
-        self._phases: dict[str, dict[str, int]] = {}
+    def __init__(self, phases: Mapping[str, Mapping[str, int]] | None = None) -> None:
+        self._phases = {phase: dict(counts) for phase, counts in (phases or {}).items()}
 
     def record(self, phase: str, direction: Direction, num_bytes: int) -> None:
         """Count one message.

@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -31,8 +31,12 @@ _LAST_KEYS = (
 )
 
 
+MAY_CHANGE = {"num-clients", "min-nodes", "node-timeout"}
+"""Config keys that a resumed run can be given anew: they tell which nodes there are, not what is done."""
+
+
 class RunDirectory:
-    """The folder of one run; make it with :meth:`create`.
+    """The folder of one run; make it with :meth:`create`, or :meth:`reopen` that of a run that died.
 
     Attributes
     ----------
@@ -84,6 +88,33 @@ class RunDirectory:
         _point_latest(path)
         return cls(path)
 
+    @classmethod
+    def reopen(cls, path: Path, config: Mapping[str, Any]) -> Self:
+        """Go on in the folder of a run that did not complete.
+
+        Parameters
+        ----------
+        path : Path
+            The folder.
+        config : Mapping[str, Any]
+            The resolved run config: the one in ``config.json``, but for the nodes to wait for.
+
+        Raises
+        ------
+        ValueError
+            If it is no run's folder, the run completed, or its config was another; says which.
+        """
+        before = read_run_config(path)
+        changed = {key for key in before.keys() | config.keys() if before.get(key) != config.get(key)}
+        for key in sorted(changed - MAY_CHANGE):
+            raise ValueError(
+                f"a resumed run keeps its config, but {key} is {config.get(key)!r} "
+                f"and was {before.get(key)!r}; only {', '.join(sorted(MAY_CHANGE))} may change"
+            )
+        write_atomically(path / "config.json", _to_json(config))
+        _point_latest(path)
+        return cls(path)
+
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds since the start as ``total``, then those of each finished phase."""
@@ -124,6 +155,12 @@ class RunDirectory:
             self._phases[name] = self._phases.get(name, 0.0) + seconds
             self.log({"event": "phase", "phase": name, "seconds": round(seconds, 3), **outcome})
 
+    def count_from(self, seconds: Mapping[str, float]) -> None:
+        """Begin from the seconds of an earlier part of the run, as :attr:`seconds` gave them."""
+        phases = dict(seconds)
+        self._start -= phases.pop("total")
+        self._phases = phases
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json`` in one step: a reader sees the old file or the whole new one.
 
@@ -139,6 +176,26 @@ class RunDirectory:
 
     def _elapsed(self) -> float:
         return round(time.monotonic() - self._start, 3)
+
+
+def read_run_config(path: Path) -> dict[str, Any]:
+    """Return the config of a run that did not complete, and so can be resumed.
+
+    Raises
+    ------
+    ValueError
+        If the folder is no run's, or the run completed.
+    """
+    try:
+        config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not the folder of a run: its config.json cannot be read") from error
+    summary: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    if summary.get("status") == "completed":
+        raise ValueError(f"the run in {path} completed; there is nothing to resume")
+    return config
 
 
 def versions() -> dict[str, str]:

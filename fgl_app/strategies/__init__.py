@@ -1,6 +1,7 @@
 """Flower strategies that wrap another strategy: set-up rounds, checks, control variates. Light to import."""
 
 from fgl_app.strategies.checked import CheckedStrategy
+from fgl_app.strategies.checkpointed import CheckpointedStrategy
 from fgl_app.strategies.fedddpm import FedDDPMStrategy, LocalModel
 from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.strategies.no_exchange import NoExchangeStrategy
@@ -9,6 +10,7 @@ from fgl_app.strategies.setup_round import SetupRoundStrategy
 
 __all__ = [
     "CheckedStrategy",
+    "CheckpointedStrategy",
     "FGLStrategy",
     "FedDDPMStrategy",
     "LocalModel",

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.records import UploadError, check_trained, require_finite, restore_dtypes, site_name
-from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain
+from fgl_app.records import (
+    UploadError,
+    check_evaluated,
+    check_trained,
+    require_finite,
+    restore_dtypes,
+    site_name,
+)
+from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, wait_for_nodes
+from fgl_app.strategies.state import load_strategy_state, strategy_state
 
 logger = logging.getLogger("fgl")
 
@@ -32,7 +41,10 @@ class CheckedStrategy(Strategy):
     strategy : Strategy
         Any Flower strategy that averages ArrayRecords by "num-examples".
     min_replies : int, default 2
-        Good replies a training round needs.
+        Good replies a training round needs, and nodes that must be connected before it.
+    timeout : float, default 3600.0
+        Seconds to wait for these nodes; also the life of a request: a node that was away does not work
+        through requests of rounds that are long over.
 
     Attributes
     ----------
@@ -42,9 +54,10 @@ class CheckedStrategy(Strategy):
         Replies that were errors, and nodes that did not reply.
     """
 
-    def __init__(self, strategy: Strategy, *, min_replies: int = 2) -> None:
+    def __init__(self, strategy: Strategy, *, min_replies: int = 2, timeout: float = 3600.0) -> None:
         self.strategy = strategy
         self.min_replies = min_replies
+        self.timeout = timeout
         self.rejected: list[Incident] = []
         self.failures: list[Incident] = []
         self._sent = ArrayRecord()
@@ -56,8 +69,12 @@ class CheckedStrategy(Strategy):
     ) -> Iterable[Message]:
         """Ask the wrapped strategy, and remember what is sent."""
         self._sent = arrays
+        # Flower's strategies wait for nodes without end.
+        wait_for_nodes(grid, minimum=self.min_replies, expected=self.min_replies, timeout=self.timeout)
         config = ConfigRecord(dict(config))
         self._requests = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        for request in self._requests:
+            request.metadata.ttl = self.timeout
         self._expected = dict(self._requests[0].content.array_records) if self._requests else {}
         return self._requests
 
@@ -74,6 +91,40 @@ class CheckedStrategy(Strategy):
             When the aggregate holds NaN or infinity.
         """
         phase = f"training round {server_round}"
+        good = self._good(phase, replies, lambda content: check_trained(content, self._expected))
+        arrays, metrics = self.strategy.aggregate_train(server_round, good)
+        if arrays is None:
+            raise TooFewRepliesError(f"{phase}: {type(self.strategy).__name__} returned no arrays")
+        arrays = require_finite(restore_dtypes(arrays, self._sent), f"{phase}: the aggregate")
+        return arrays, metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the wrapped strategy, and remember whom it asks."""
+        config = ConfigRecord(dict(config))
+        self._requests = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
+        for request in self._requests:
+            request.metadata.ttl = self.timeout
+        return self._requests
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Aggregate the good replies, if anybody was asked.
+
+        Raises
+        ------
+        TooFewRepliesError
+            When there are fewer than ``min_replies``.
+        """
+        good = list(replies)
+        if self._requests:
+            good = self._good(f"evaluation of round {server_round}", good, check_evaluated)
+        return self.strategy.aggregate_evaluate(server_round, good)
+
+    def _good(
+        self, phase: str, replies: Iterable[Message], check: Callable[[RecordDict], None]
+    ) -> list[Message]:
+        """Return the replies that pass, in the order of sites; note the others."""
         # An error reply about a lost node comes from the SuperLink: only the request knows the node.
         nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in self._requests}
         good: list[Message] = []
@@ -85,7 +136,7 @@ class CheckedStrategy(Strategy):
                 failures.append(Incident.of_error(node, phase, reply))
                 continue
             try:
-                check_trained(reply.content, self._expected)
+                check(reply.content)
                 good.append(reply)
             except UploadError as error:
                 rejected.append(Incident(node, phase, str(error), site_name(reply)))
@@ -99,26 +150,25 @@ class CheckedStrategy(Strategy):
         self.failures += failures
         if len(good) < self.min_replies:
             raise TooFewRepliesError(explain(phase, len(good), self.min_replies, failures + rejected))
-        good.sort(key=site_name)
-        arrays, metrics = self.strategy.aggregate_train(server_round, good)
-        if arrays is None:
-            raise TooFewRepliesError(f"{phase}: {type(self.strategy).__name__} returned no arrays")
-        arrays = require_finite(restore_dtypes(arrays, self._sent), f"{phase}: the aggregate")
-        return arrays, metrics
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask the wrapped strategy."""
-        return self.strategy.configure_evaluate(server_round, arrays, ConfigRecord(dict(config)), grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Ask the wrapped strategy."""
-        return self.strategy.aggregate_evaluate(server_round, sorted(replies, key=site_name))
+        return sorted(good, key=site_name)
 
     def summary(self) -> None:
         """Log the wrapped strategy's settings."""
         self.strategy.summary()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the incidents, and what the wrapped strategy has learnt."""
+        return {
+            "rejected": [incident.to_json() for incident in self.rejected],
+            "failures": [incident.to_json() for incident in self.failures],
+            "strategy": strategy_state(self.strategy),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a state back."""
+        self.rejected = [Incident(**incident) for incident in state_dict["rejected"]]
+        self.failures = [Incident(**incident) for incident in state_dict["failures"]]
+        load_strategy_state(self.strategy, state_dict["strategy"])
 
 
 def _of_one_kind(replies: list[Message]) -> tuple[list[Message], list[Message]]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -110,8 +110,9 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
     strategy : Strategy
         Runs the rounds after the first.
     sample_fn : Callable[[Iterator[LocalModel]], Data]
-        Samples the auxiliary set, whatever type that has. A model lies on disk, and is deleted when the next
-        is asked for.
+        Samples the auxiliary set, whatever type that has; a model is read from disk when asked for. In a run
+        that was restored it is asked again, and should then take what it sampled from where it kept it: the
+        models are gone by the end of the set-up.
     correct_fn : Callable[[State, Data], State]
         Optimizes the aggregate, given as a state dict, on the auxiliary set.
     should_correct_fn : Callable[[Sequence[float]], bool] or None, default None
@@ -172,7 +173,6 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         self._temporary = TemporaryDirectory(prefix="fedddpm-") if upload_dir is None else None
         self._folder = Path(self._temporary.name) if self._temporary else Path(str(upload_dir))
         self._label_counts: dict[tuple[str, int], Tensor] = {}
-        self._losses: list[float] = []
         self._sent = ArrayRecord()
         self._auxiliary: Data | None = None
 
@@ -182,7 +182,6 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         self.examples.clear()
         self.decisions.clear()
         self._label_counts.clear()
-        self._losses.clear()
         return self.ask_every_node(grid, RecordDict({ARRAYS: arrays, CONFIG: config}), LOCAL_DIFFUSION)
 
     def accept_upload(self, reply: Message) -> None:
@@ -213,22 +212,42 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         """Optimize the aggregate on the auxiliary set, if that is to be done now."""
         loss = metrics.get(self.loss_key) if metrics is not None else None
         loss = float(loss) if isinstance(loss, int | float) else None
-        if loss is not None:
-            self._losses.append(loss)
-        corrected = self._auxiliary is not None and self._is_due()
+        corrected = self._is_due(loss)
         self.decisions.append(Decision(server_round, loss, corrected))
         if not corrected:
             return arrays
-        assert self._auxiliary is not None
+        if self._auxiliary is None:
+            self._auxiliary = self.sample_fn(self._local_models())
         state = self.correct_fn(arrays_to_state(arrays), self._auxiliary)
         return require_finite(with_state(arrays, state), f"correction of round {server_round}")
 
-    def _is_due(self) -> bool:
+    def state_dict(self) -> dict[str, Any]:
+        """Return who uploaded and what was decided, and what the wrapped strategy has learnt.
+
+        The uploaded models themselves lie in ``upload_dir``.
+        """
+        return {
+            **super().state_dict(),
+            "examples": self.examples,
+            "label-counts": self._label_counts,
+            "decisions": [decision.to_json() for decision in self.decisions],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a state back."""
+        super().load_state_dict(state_dict)
+        self.examples = state_dict["examples"]
+        self._label_counts = state_dict["label-counts"]
+        self.decisions = [Decision(**decision) for decision in state_dict["decisions"]]
+        self._auxiliary = None
+
+    def _is_due(self, loss: float | None) -> bool:
         if self.should_correct_fn is None:
             return True
         if sum(decision.corrected for decision in self.decisions) >= self.max_corrections:
             return False
-        due = self.should_correct_fn(tuple(self._losses))
+        known = [decision.loss for decision in self.decisions] + [loss]
+        due = self.should_correct_fn(tuple(each for each in known if each is not None))
         if due:
             logger.info("learning has become slow: correcting on the auxiliary set")
         return due
@@ -238,9 +257,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         keys = sorted(self.examples)
         shares = apportion([self.examples[key] for key in keys], self.auxiliary_size)
         for key, share in zip(keys, shares, strict=True):
-            file = self._file(key)
-            yield LocalModel(key[1], key[0], file, share, self._label_counts[key])
-            file.unlink()
+            yield LocalModel(key[1], key[0], self._file(key), share, self._label_counts[key])
 
     def _file(self, key: tuple[str, int]) -> Path:
         # Named by the node: the site's name is what a client claims, and no safe file name.

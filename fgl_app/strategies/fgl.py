@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar
+from dataclasses import asdict
+from typing import Any, Generic, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -41,7 +42,8 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
     strategy : Strategy
         Runs the rounds after the first.
     synthesize_fn : Callable[[TextEmbeddings], Data]
-        Turns the merged embeddings into the synthetic training set, whatever type that has.
+        Turns the merged embeddings into the synthetic training set, whatever type that has. In a run that
+        was restored it is asked again, and should then take what it made before from where it kept it.
     train_fn : Callable[[State, Data], State]
         Trains the global model, given as a state dict, on the synthetic set alone.
     num_classes : int
@@ -123,10 +125,7 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
 
     def finish_setup(self, arrays: ArrayRecord) -> tuple[ArrayRecord, MetricRecord]:
         """Synthesize, train, and return the trained model."""
-        embeddings = self.given_embeddings
-        if embeddings is None:
-            # Sites in a fixed order: the synthetic set must not depend on who replied first.
-            embeddings = merge_embeddings([self.uploads[site] for site in sorted(self.uploads)])
+        embeddings = self._merged()
         self._synthetic = self.synthesize_fn(embeddings)
         state = self.train_fn(arrays_to_state(arrays), self._synthetic)
         metrics = {
@@ -139,7 +138,26 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
 
     def correct(self, server_round: int, arrays: ArrayRecord, metrics: MetricRecord | None) -> ArrayRecord:
         """Fine-tune the aggregate on the synthetic set, when asked to."""
-        if self.correct_fn is None or self._synthetic is None:
+        if self.correct_fn is None:
             return arrays
+        if self._synthetic is None:
+            self._synthetic = self.synthesize_fn(self._merged())
         state = self.correct_fn(arrays_to_state(arrays), self._synthetic)
         return require_finite(with_state(arrays, state), f"correction of round {server_round}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the uploads, and what the wrapped strategy has learnt."""
+        uploads = {key: asdict(upload) for key, upload in self.uploads.items()}
+        return {**super().state_dict(), "uploads": uploads}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a state back."""
+        super().load_state_dict(state_dict)
+        self.uploads = {key: TextEmbeddings(**upload) for key, upload in state_dict["uploads"].items()}
+        self._synthetic = None
+
+    def _merged(self) -> TextEmbeddings:
+        if self.given_embeddings is not None:
+            return self.given_embeddings
+        # Sites in a fixed order: the synthetic set must not depend on who replied first.
+        return merge_embeddings([self.uploads[site] for site in sorted(self.uploads)])

@@ -1,20 +1,28 @@
-"""A grid that counts the bytes of every message it carries."""
+"""A grid that counts the bytes of every message it carries, and carries none that is far too large."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fgl_app.metrics.traffic import TrafficLedger
-from fgl_app.records import message_bytes
+from fgl_app.records import message_bytes, site_name
+from fgl_app.strategies.exchange import pull_each
+
+TOO_LARGE = 413
+"""Code of the error in place of a reply that is too large."""
 
 
 class MeteredGrid(Grid):
     """Hand everything to another grid and enter each message into a ledger.
+
+    Replies to a round's messages are pulled one by one, and one that is far larger than what was sent is
+    dropped at once, so that memory stays that of the good replies and one more, whatever clients send.
 
     Parameters
     ----------
@@ -26,6 +34,9 @@ class MeteredGrid(Grid):
         Message type to the phase it is entered under; other types are their own phase.
     waiting : Callable[[], AbstractContextManager[None]], default nullcontext
         Entered while the replies to a round's messages are awaited.
+    max_reply_bytes : int, default 64,000,000
+        A round's reply may be of this size, or twice that of its request if that is more; in place of a
+        larger one comes an error that says so.
     """
 
     def __init__(
@@ -35,11 +46,13 @@ class MeteredGrid(Grid):
         *,
         phase_names: Mapping[str, str] | None = None,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        max_reply_bytes: int = 64_000_000,
     ) -> None:
         self._grid = grid
         self._ledger = ledger
         self._phase_names = phase_names or {}
         self._waiting = waiting
+        self._max_reply_bytes = max_reply_bytes
         self._phases: dict[str, str] = {}
 
     def set_run(self, run: Run) -> None:
@@ -89,13 +102,18 @@ class MeteredGrid(Grid):
         sent = list(messages)
         if not sent:
             return []
-        phase = self._phase(sent[0])
+        requests = {message.metadata.dst_node_id: message for message in sent}
         with self._waiting():
-            replies = list(self._grid.send_and_receive(sent, timeout=timeout))
-        self._count_requests(sent)
-        for reply in replies:
-            self._count_reply(phase, reply)
-        return replies
+            # Through this grid's own methods, which count.
+            pulled = pull_each(self, sent, timeout=timeout if timeout is not None else math.inf)
+            return [self._if_not_too_large(reply, requests[node]) for node, reply in pulled]
+
+    def _if_not_too_large(self, reply: Message, request: Message) -> Message:
+        size, most = message_bytes(reply), max(self._max_reply_bytes, 2 * message_bytes(request))
+        if size <= most:
+            return reply
+        reason = f"reply of {size:,} bytes from site {site_name(reply)}, at most {most:,} are accepted"
+        return Message(Error(TOO_LARGE, reason), reply_to=request)
 
     def _phase(self, request: Message) -> str:
         message_type = request.metadata.message_type

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.records import CONFIG, CONTROL, CONTROL_ROUND, num_examples
+from fgl_app.records import CONFIG, CONTROL, CONTROL_ROUND, CONTROL_SITES, num_examples, site_name
+from fgl_app.strategies.state import load_strategy_state, strategy_state
 
 logger = logging.getLogger("fgl")
 
@@ -22,7 +23,9 @@ class ScaffoldStrategy(Strategy):
     Each training message carries the server's variate c as a second ArrayRecord, "control", and each reply
     the change of the client's own in the same place. A reply may be lost, or left out by a wrapper around
     this strategy; so the config's "control-round" tells each client the last round whose change was taken
-    (0: none), and it goes on from its variate of that round. Replies must have been checked, as
+    (0: none), and it goes on from its variate of that round. To a node that did not reply yet, which after a
+    resume can be a known site under another id, "control-sites" tells all sites whose change was taken, and
+    "control-round" then is a list of their rounds. Replies must have been checked, as
     :class:`fgl_app.strategies.checked.CheckedStrategy` around this strategy does.
 
     Where the paper takes plain means over clients, changes are weighted by "num-examples", as the wrapped
@@ -38,7 +41,7 @@ class ScaffoldStrategy(Strategy):
         self.strategy = strategy
         self._control = ArrayRecord()
         self._num_nodes = 0
-        self._taken: dict[int, int] = {}
+        self._taken: dict[int, tuple[str, int]] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -49,7 +52,7 @@ class ScaffoldStrategy(Strategy):
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
         for message in messages:
             # Flower's strategies share one content between all messages.
-            taken = {CONTROL_ROUND: self._taken.get(message.metadata.dst_node_id, 0)}
+            taken = self._told(message.metadata.dst_node_id)
             message.content = RecordDict(
                 {
                     **message.content,
@@ -73,9 +76,15 @@ class ScaffoldStrategy(Strategy):
             change = cast(ArrayRecord, reply.content.pop(CONTROL))
             for name, array in change.items():
                 moved[name] = moved[name] + array.numpy() * np.float32(share * weight / sum(weights))
-            self._taken[reply.metadata.src_node_id] = server_round
+            self._taken[reply.metadata.src_node_id] = (site_name(reply), server_round)
         self._control = ArrayRecord({name: Array(values) for name, values in moved.items()})
         return self.strategy.aggregate_train(server_round, replies)
+
+    def _told(self, node: int) -> dict[str, int | list[int] | list[str]]:
+        if node in self._taken or not self._taken:
+            return {CONTROL_ROUND: self._taken.get(node, ("", 0))[1]}
+        sites, rounds = zip(*self._taken.values(), strict=True)
+        return {CONTROL_SITES: list(sites), CONTROL_ROUND: list(rounds)}
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -91,6 +100,19 @@ class ScaffoldStrategy(Strategy):
         """Log this strategy's settings, then the wrapped one's."""
         logger.info("ScaffoldStrategy: control variates around %s", type(self.strategy).__name__)
         self.strategy.summary()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the server's variate, whose changes are in it, and the wrapped strategy's state."""
+        return {
+            "control": self._control,
+            "taken": self._taken,
+            "strategy": strategy_state(self.strategy),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a state back."""
+        self._control, self._taken = state_dict["control"], state_dict["taken"]
+        load_strategy_state(self.strategy, state_dict["strategy"])
 
 
 def _zeros_like(arrays: ArrayRecord) -> ArrayRecord:

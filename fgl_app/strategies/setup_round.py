@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -19,6 +20,7 @@ from fgl_app.strategies.exchange import (
     silent_nodes,
     wait_for_nodes,
 )
+from fgl_app.strategies.state import load_strategy_state, strategy_state
 
 logger = logging.getLogger("fgl")
 
@@ -50,6 +52,8 @@ class SetupRoundStrategy(Strategy, ABC):
         Uploads that broke a rule.
     failures : list[Incident]
         Nodes that replied with an error, or not in time.
+    on_collected : Callable[[], None] or None
+        Called when the uploads are in and nothing was made of them yet.
     """
 
     def __init__(
@@ -66,7 +70,9 @@ class SetupRoundStrategy(Strategy, ABC):
         self.setup_timeout = setup_timeout
         self.rejected: list[Incident] = []
         self.failures: list[Incident] = []
+        self.on_collected: Callable[[], None] | None = None
         self._outcome: tuple[ArrayRecord | None, MetricRecord | None] = (None, None)
+        self._restored = False
 
     @abstractmethod
     def configure_setup(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Sequence[Message]:
@@ -98,9 +104,13 @@ class SetupRoundStrategy(Strategy, ABC):
         config = ConfigRecord(dict(config))
         if server_round > 1:
             return self.strategy.configure_train(server_round - 1, arrays, config, grid)
-        requests = self.configure_setup(arrays, config, grid)
-        if requests:
-            self._collect(requests, grid)
+        if not self._restored:
+            requests = self.configure_setup(arrays, config, grid)
+            if requests:
+                self._collect(requests, grid)
+            if self.on_collected:
+                self.on_collected()
+        self._restored = False
         self._outcome = self.finish_setup(arrays)
         return []
 
@@ -135,6 +145,21 @@ class SetupRoundStrategy(Strategy, ABC):
             type(self.strategy).__name__,
         )
         self.strategy.summary()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what this strategy and the wrapped one have learnt; subclasses add their uploads."""
+        return {
+            "rejected": [incident.to_json() for incident in self.rejected],
+            "failures": [incident.to_json() for incident in self.failures],
+            "strategy": strategy_state(self.strategy),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a state back; the next set-up then asks nobody and begins from the uploads in it."""
+        self.rejected = [Incident(**incident) for incident in state_dict["rejected"]]
+        self.failures = [Incident(**incident) for incident in state_dict["failures"]]
+        load_strategy_state(self.strategy, state_dict["strategy"])
+        self._restored = True
 
     def ask_every_node(self, grid: Grid, content: RecordDict, message_type: str) -> list[Message]:
         """Wait for the nodes and return the same request for each."""

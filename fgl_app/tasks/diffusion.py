@@ -36,6 +36,7 @@ class DiffusionTask(Task):
     headline = "frechet_distance"
     folder = "diffusion"
     _reference_features: Tensor | None = None
+    _reference_split = "training"
 
     @cached_property
     def space(self) -> ImageSpace:
@@ -165,7 +166,7 @@ class DiffusionTask(Task):
         return {
             "feature_extractor": self._extractor.name,
             "metric_samples": self.config.metric_samples,
-            "reference": f"{self.config.dataset}, training split",
+            "reference": f"{self.config.dataset}, {self._reference_split} split",
         }
 
     def quality(self, metrics: dict[str, float]) -> float:
@@ -192,8 +193,10 @@ class DiffusionTask(Task):
     def _reference(self, data: ImageDataset) -> Tensor:
         if self._reference_features is None:
             # Precision and recall look at as many as there are samples: of all classes, not the first ones.
-            order = torch.randperm(len(data.train), generator=seeded("reference"))
-            self._reference_features = self._features(data.train.select(order))[0]
+            self._reference_split = "training" if len(data.train) else "test"
+            whole = data.train if len(data.train) else data.test
+            order = torch.randperm(len(whole), generator=seeded("reference"))
+            self._reference_features = self._features(whole.select(order))[0]
         return self._reference_features
 
     def _features(self, data: LabeledImages) -> tuple[Tensor, Tensor | None]:

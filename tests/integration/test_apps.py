@@ -23,23 +23,28 @@ TINY = {
 }
 
 
-def run(tmp_path, name="run", nodes=3, broken=(), spoil=None, second=None, **changes):
+def run(
+    tmp_path, name="run", nodes=3, broken=(), spoil=None, second=None, first_node=100, sites=(), **changes
+):
     """Run the app.
 
     The second client can be odd: its config changed by ``second``, its reply by ``spoil``, which gets each
-    message and reply.
+    message and reply. ``sites`` holds the node config of each client that has data of its own.
     """
     values = {key.replace("_", "-"): value for key, value in changes.items()}
     config = config_keys() | TINY | {"output-dir": str(tmp_path), "run-name": name} | values
     grid = FakeGrid(
-        {100 - i: app_node(client_app, i, nodes, config) for i in range(nodes)}
+        {
+            first_node - i: app_node(client_app, i, nodes, config, **(sites[i] if sites else {}))
+            for i in range(nodes)
+        }
         | {node: lambda message: 1 / 0 for node in broken}
     )
     if second:
-        grid.nodes[99] = app_node(client_app, 1, nodes, config | second)
+        grid.nodes[first_node - 1] = app_node(client_app, 1, nodes, config | second)
     if spoil:
-        honest = grid.nodes[99]
-        grid.nodes[99] = lambda message: spoil(message, honest(message))
+        honest = grid.nodes[first_node - 1]
+        grid.nodes[first_node - 1] = lambda message: spoil(message, honest(message))
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
     server_app(grid, context)
     return json.loads((tmp_path / name / "summary.json").read_text())

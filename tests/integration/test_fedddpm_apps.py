@@ -45,7 +45,8 @@ def colours(tmp_path_factory):
     model = build_classifier("cnn", num_classes=3, in_channels=3, image_size=8, seed=0)
     save_classifier(model, folder / "extractor", ["red", "green", "blue"])
     before = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = folder / "cache"
+    # Not in the folder itself: what is cached there would be taken for the set's.
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("cache")
     TINY.update(dataset=str(folder), feature_extractor=str(folder / "extractor"))
     yield folder
     datasets.config.HF_DATASETS_CACHE = before

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fgl_app.algorithms.scaffold import GradientControl
 from fgl_app.algorithms.slow_learning import is_slow
-from fgl_app.records import arrays_to_state, site_record, state_to_arrays
+from fgl_app.records import arrays_to_state, last_taken, site_record, state_to_arrays
 from fgl_app.strategies import CheckedStrategy, FedDDPMStrategy, NoExchangeStrategy, ScaffoldStrategy
 from fgl_app.strategies.exchange import TooFewRepliesError
 from tests.fake_grid import FakeGrid
@@ -248,7 +248,7 @@ def quadratic(number, target, curvature=1.0, *, scaffold=True, bad_rounds=()):
         config = message.content["config"]
         control = None
         if scaffold:
-            own = kept[config["control-round"]]
+            own = kept[last_taken(config, str(number))]
             control = GradientControl(arrays_to_state(message.content["control"]), own)
         for _ in range(5):
             model.w.grad = (curvature * (model.w - target)).detach()

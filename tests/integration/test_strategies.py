@@ -297,6 +297,40 @@ def test_every_message_is_in_the_ledger():
     assert phases["setup"]["uplink"] > 2 * (12 + 8 + 8)
 
 
+def test_a_reply_that_is_far_too_large_is_dropped_and_the_others_count():
+    def huge(message):
+        reply = site(2)(message)
+        reply.content["arrays"] = ArrayRecord({"w": Array(np.zeros(50_000, np.float32))})
+        return reply
+
+    inner = FakeGrid({1: site(0), 2: site(1), 3: huge})
+    ledger = TrafficLedger()
+    strategy = CheckedStrategy(
+        FedAvg(min_train_nodes=1, min_available_nodes=1, fraction_evaluate=0.0), min_replies=1
+    )
+    result = strategy.start(MeteredGrid(inner, ledger, max_reply_bytes=100_000), ARRAYS, num_rounds=1)
+    # The mean of +1 and +2.
+    assert result.arrays["w"].numpy().tolist() == [1.5, 1.5]
+    (incident,) = strategy.failures
+    assert incident.node == "3"
+    assert "bytes from site 2, at most 100,000 are accepted" in incident.reason
+    assert ledger.totals()["uplink"] > 200_000, "it was sent, and so it is counted"
+    assert inner.most_pulled_at_once == 1
+
+
+def test_a_node_that_never_comes_ends_a_round_in_time():
+    sampling = {"min_train_nodes": 2, "min_available_nodes": 2}
+    strategy = CheckedStrategy(FedAvg(**sampling), timeout=0.3)
+    with pytest.raises(TooFewRepliesError, match="1 of at least 2 nodes connected within"):
+        start(strategy, {1: site(0)})
+
+
+def test_requests_live_no_longer_than_the_server_waits():
+    grid = FakeGrid({1: site(0), 2: site(1)})
+    CheckedStrategy(FedAvg(), timeout=77.0).start(grid, ARRAYS, num_rounds=1)
+    assert {message.metadata.ttl for message in grid.sent} == {77.0}
+
+
 def test_the_import_is_light():
     import subprocess
     import sys

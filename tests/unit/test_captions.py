@@ -152,13 +152,12 @@ def test_an_image_is_captioned_once_and_every_batch_is_kept(images):
 
 
 def test_captions_are_kept_by_client_and_captioner(tmp_path):
-    config = parse_config({"client-state-dir": str(tmp_path), "captioner": "some/model"})
-    assert load_captions(config, 1) == {}
-    save_captions(config, 1, {"key": "a red picture"})
-    assert load_captions(config, 1) == {"key": "a red picture"}
-    assert load_captions(config, 2) == {}
-    other = parse_config({"client-state-dir": str(tmp_path), "captioner": "other/model"})
-    assert load_captions(other, 1) == {}
+    config = parse_config({"captioner": "some/model"})
+    assert load_captions(tmp_path, config) == {}
+    save_captions(tmp_path, config, {"key": "a red picture"})
+    assert load_captions(tmp_path, config) == {"key": "a red picture"}
+    assert load_captions(tmp_path / "other", config) == {}
+    assert load_captions(tmp_path, parse_config({"captioner": "other/model"})) == {}
 
 
 def test_so_many_of_each_class_are_described():

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fgl_app import presets
-from fgl_app.cli import failure_reason
 from fgl_app.config import ConfigError, config_keys
 from fgl_app.console import Display, Line, LogReader, Mode, result_table
+from fgl_app.execution import failure_reason
 from fgl_app.launch_plan import Machine, federation_config, parse_override, resolve_config, stage_app, to_toml
 from fgl_app.launcher import Outcome
 from fgl_app.progress import ProgressEvent

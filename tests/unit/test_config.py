@@ -36,7 +36,7 @@ def test_every_key_is_described():
         ),
         (
             {"partitioning": "by-name"},
-            "must be one of iid, dirichlet, pathological, size, domain, got 'by-name'",
+            "must be one of iid, dirichlet, pathological, size, domain, sites, got 'by-name'",
         ),
         ({"local-epochs": "abc"}, "config key 'local-epochs' must be a valid integer, got 'abc'"),
         ({"local-epochs": 1.5}, "config key 'local-epochs' must be a valid integer, got 1.5"),

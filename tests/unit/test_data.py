@@ -246,8 +246,8 @@ def test_a_subset_of_classes_in_its_own_order(tmp_path, monkeypatch):
     assert data.train.images[0, :, 0, 0].tolist() == [200, 0, 0]
     assert data.train.labels[:2].tolist() == [1, 0]
     for subset, sentence in (
-        ("blue", "needs at least two different classes, got 1"),
-        ("blue, 2", "needs at least two different classes, got 1"),
+        ("blue", "needs at least 2 classes, each named once, got 1"),
+        ("blue, 2", "needs at least 2 classes, each named once, got 1"),
         ("blue, green, 7", "class-subset names '7', which is no class"),
     ):
         with pytest.raises(ValueError, match=sentence):

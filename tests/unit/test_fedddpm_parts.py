@@ -10,8 +10,13 @@ from fgl_app.algorithms.diffusion import Process
 from fgl_app.algorithms.image_space import ImageSpace
 from fgl_app.algorithms.scaffold import GradientControl
 from fgl_app.algorithms.slow_learning import is_slow, relative_improvement
-from fgl_app.client_state import load_control, save_control
-from fgl_app.config import parse_config
+from fgl_app.client_state import (
+    load_control,
+    load_local_model,
+    run_folder,
+    save_control,
+    save_local_model,
+)
 from fgl_app.data.sources import load_dataset
 from fgl_app.metrics.generated_images import fidelity, frechet_distance
 from fgl_app.models.classifiers import build_classifier, save_classifier
@@ -116,21 +121,30 @@ def test_a_client_without_a_step_keeps_its_variate():
 
 
 def test_a_variate_survives_on_disk(tmp_path):
-    config = parse_config({"client-state-dir": str(tmp_path)})
-    assert load_control(config, 7, 3, 0) is None
-    save_control(config, 7, 3, 1, {"w": torch.arange(3.0)})
-    save_control(config, 7, 3, 2, {"w": torch.zeros(3)})
+    folder = run_folder(tmp_path, "0a1b")
+    assert load_control(folder, 0) is None
+    save_control(folder, 1, {"w": torch.arange(3.0)})
+    save_control(folder, 2, {"w": torch.zeros(3)})
     # The server has not taken round 2: its variate is gone, that of round 1 is not.
-    assert torch.equal(load_control(config, 7, 3, 1)["w"], torch.arange(3.0))
-    with pytest.raises(FileNotFoundError, match=r"state of round 2 is not in .*run-7/client-00003; keep"):
-        load_control(config, 7, 3, 2)
-    assert load_control(config, 7, 4, 0) is None
+    assert torch.equal(load_control(folder, 1)["w"], torch.arange(3.0))
+    with pytest.raises(FileNotFoundError, match=r"state of round 2 is not in .*run-0a1b; keep"):
+        load_control(folder, 2)
 
 
-def test_client_state_goes_to_the_cache_by_default(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    save_control(parse_config({}), 7, 3, 1, {"w": torch.zeros(1)})
-    assert (tmp_path / "fgl" / "run-7" / "client-00003" / "control-1.safetensors").is_file()
+@pytest.mark.parametrize("token", ["", "..", "a/b", "../../etc", "A1"])
+def test_a_servers_token_leads_nowhere_else(tmp_path, token):
+    with pytest.raises(ValueError, match="hexadecimal digits"):
+        run_folder(tmp_path, token)
+
+
+def test_a_local_model_and_its_loss_are_kept_by_run(tmp_path):
+    folder = run_folder(tmp_path, "0a1b")
+    assert load_local_model(folder) is None
+    save_local_model(folder, {"w": torch.arange(3.0)}, 0.1 + 0.2)
+    model, loss = load_local_model(folder)
+    assert torch.equal(model["w"], torch.arange(3.0))
+    assert loss == 0.1 + 0.2
+    assert load_local_model(run_folder(tmp_path, "ffff")) is None
 
 
 # --- metrics

@@ -1,0 +1,75 @@
+"""A site's own data, with its labels reconciled with the server's by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+
+from fgl_app.algorithms.types import LabeledImages
+from fgl_app.config import RunConfig
+from fgl_app.data.hub import load_labeled_images
+from fgl_app.data.sources import config_selection, match_channels
+from fgl_app.data.types import ImageDataset
+from fgl_app.data.vocabulary import load_vocabulary
+
+
+@lru_cache(maxsize=4)
+def load_site_data(
+    config: RunConfig, data_path: str, class_names: tuple[str, ...], channels: int
+) -> ImageDataset:
+    """Load a site's data as the server's classes see it.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Columns, image size, vocabulary; with ``class-subset`` examples of other classes are left out.
+    data_path : str
+        What ``datasets`` opens, with a split "train" and, for evaluation at the site, "test" or "validation".
+    class_names : tuple[str, ...]
+        The server's classes. The site may lack some, and order them differently.
+    channels : int
+        The server's: 1 or 3.
+
+    Returns
+    -------
+    ImageDataset
+        Labels are the server's; the test split is empty when there is none. Kept in memory for the next call.
+
+    Raises
+    ------
+    ValueError
+        When the data cannot be read, or hold examples of a class that the server does not know.
+    """
+    selection = replace(config_selection(config), classes=())
+    data = load_labeled_images(data_path, config.image_size, selection, needs=("train",))
+    names = tuple(load_vocabulary(config.vocabulary).label(name) for name in data.class_names)
+
+    def reconciled(examples: LabeledImages) -> LabeledImages:
+        known = torch.tensor([name in class_names for name in names])
+        if not config.class_subset:
+            _refuse_unknown(examples, names, known, data_path, class_names)
+        examples = match_channels(examples.select(known[examples.labels].nonzero().squeeze(1)), channels)
+        numbers = [class_names.index(name) if name in class_names else -1 for name in names]
+        return replace(examples, labels=torch.tensor(numbers)[examples.labels])
+
+    train = reconciled(data.train)
+    if not len(train):
+        raise ValueError(f"the data in {data_path} hold no example of the server's classes")
+    return replace(data, train=train, test=reconciled(data.test), class_names=class_names)
+
+
+def _refuse_unknown(
+    examples: LabeledImages,
+    names: tuple[str, ...],
+    known: torch.Tensor,
+    data_path: str,
+    class_names: tuple[str, ...],
+) -> None:
+    unknown = sorted({names[label] for label in examples.labels[~known[examples.labels]].tolist()})
+    if unknown:
+        raise ValueError(
+            f"the data in {data_path} have the label '{unknown[0]}', which the server does not know; "
+            f"it knows {', '.join(class_names)}"
+        )

@@ -1,0 +1,133 @@
+"""One run from the command line: start it, show it, say how it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgl_app.cli_parts import FAILED, INTERRUPTED, interrupt_when_asked_to_end
+from fgl_app.config import RunConfig
+from fgl_app.console import Display, Mode, complain
+from fgl_app.launch_plan import Machine, federation_config
+from fgl_app.launcher import Outcome, run_on, simulate
+from fgl_app.processes import LaunchError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's clients are.
+
+    Attributes
+    ----------
+    gpus_per_client : float or None
+        Share of a GPU for each simulated client; None for an even share.
+    home : Path or None
+        FLWR_HOME whose connection "fgl" leads to a SuperLink with SuperNodes; None simulates the clients.
+    """
+
+    gpus_per_client: float | None = None
+    home: Path | None = None
+
+
+def execute(config: RunConfig, place: Place, mode: Mode, app_at: Callable[[Path], Path]) -> int:
+    """Run a Flower app and report to the user.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With the number of clients, and a run directory that exists only if the run is resumed.
+    place : Place
+        Where its clients are.
+    mode : Mode
+        How much of the log is shown.
+    app_at : Callable[[Path], Path]
+        Lays the app out in a new folder and returns its directory.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    folder = Path(config.output_dir) / config.run_name
+    folder.mkdir(exist_ok=config.resume)
+    # What an earlier part of the run said of its end is no longer so.
+    (folder / "summary.json").unlink(missing_ok=True)
+    interrupt_when_asked_to_end()
+    try:
+        with Display(mode) as display:
+            display.announce(f"starting Flower with {config.num_clients} clients, run {config.run_name}")
+            outcome = _launch(config, place, folder, app_at, display.show)
+        summary = _read_summary(folder)
+        reason = failure_reason(outcome, summary)
+        if not reason:
+            display.show_result(summary, folder)
+            return 0
+    except LaunchError as error:
+        reason = str(error)
+    except KeyboardInterrupt:
+        complain(f"interrupted; the logs and what was finished are in {folder}")
+        _say_how_to_go_on(folder)
+        return INTERRUPTED
+    complain(f"the run failed: {reason}")
+    complain(f"its logs are {' and '.join(map(str, sorted(folder.glob('*.log'))))}")
+    _say_how_to_go_on(folder)
+    return FAILED
+
+
+def _launch(
+    config: RunConfig,
+    place: Place,
+    folder: Path,
+    app_at: Callable[[Path], Path],
+    show: Callable[[str], None],
+) -> Outcome:
+    if place.home:
+        return run_on(place.home, app_at, config.to_run_config(), folder, show)
+    share = place.gpus_per_client
+    if share is None and config.device in ("cpu", "mps"):
+        share = 0.0
+    federation = federation_config(config.num_clients, Machine.detect(), share)
+    return simulate(app_at, config.to_run_config(), federation, folder, show)
+
+
+def _say_how_to_go_on(folder: Path) -> None:
+    if (folder / "config.json").is_file():
+        complain(f"`fgl run --resume {folder}` goes on from what was finished", what="Hint")
+
+
+def failure_reason(outcome: Outcome, summary: Mapping[str, Any]) -> str:
+    """Say why a run failed, by the app's account or else by Flower's.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        What Flower says.
+    summary : Mapping[str, Any]
+        The content of ``summary.json``; empty when there is none.
+
+    Returns
+    -------
+    str
+        Empty for a run that both call completed.
+    """
+    if outcome.completed and summary.get("status") == "completed":
+        return ""
+    if summary.get("error"):
+        return str(summary["error"])
+    if not outcome.completed:
+        details = outcome.details.removeprefix("Simulation failed with exception: ")
+        return details or f"Flower ended it as '{outcome.status}'"
+    if not summary:
+        return "it ended without a summary.json"
+    return f"summary.json has the status '{summary.get('status')}'"
+
+
+def _read_summary(folder: Path) -> dict[str, Any]:
+    try:
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary
