@@ -189,6 +189,10 @@ def plan(folder: Path, values: dict[str, Any], sites: int | None, *, insecure: b
             "a federation's sites cannot have domains yet; leave out 'domain-column', or use `fgl run`"
         )
     settings = parse_config(values | {"num-clients": number})
+    if settings.clients_own_data:
+        raise ConfigError(
+            "config key 'partitioning' says how the data are split over the sites, got 'sites'; leave it out"
+        )
     try:
         check_data(settings, number)
     except (ValueError, OSError) as error:

@@ -9,7 +9,8 @@ import pytest
 from fgl_app.federation.running import node_statuses
 from fgl_app.federation.setting_up import KEYS_SCRIPT
 from fgl_app.process_family import is_alive
-from fgl_app.processes import free_ports, start
+from fgl_app.processes import free_ports, is_healthy, start
+from tests.deployment.conftest import LiveFederation
 
 SITE_NAMES = ["site-0", "site-1", "site-2"]
 NAMES = ["superlink", "superexec", *SITE_NAMES]
@@ -176,3 +177,19 @@ def test_down_ends_all_of_it_and_nothing_else_and_up_goes_on(federation):
     assert kept() == before
     assert (federation.state.sites, federation.state.address) == (sites, address)
     assert statuses(federation) == dict.fromkeys(SITE_NAMES, "online")
+
+
+# --- without TLS and keys
+
+
+def test_without_keys_a_federation_runs_in_plain_text(tmp_path):
+    live = LiveFederation(tmp_path / "insecure")
+    try:
+        up = live.command("up", "--insecure", "--sites", "2", "partitioning=iid")
+        assert up.returncode == 0, up.stdout + up.stderr
+        assert statuses(live) == {"site-0": "online", "site-1": "online"}
+        assert not live.state.keys.exists()
+        assert is_healthy(live.state.port)
+    finally:
+        assert live.command("down").returncode == 0
+    assert live.processes() == {}

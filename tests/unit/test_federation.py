@@ -10,10 +10,14 @@ from pathlib import Path
 import datasets
 import psutil
 import pytest
+import torch
 from flwr.common.config import parse_config_args
 
+from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import parse_config
 from fgl_app.data.partitions import label_counts
+from fgl_app.data.saving import encode_images
+from fgl_app.data.sites import load_site_data
 from fgl_app.federation.commands import plan, split_arguments
 from fgl_app.federation.running import take_down
 from fgl_app.federation.setting_up import KEYS_SCRIPT, set_up
@@ -193,6 +197,7 @@ def test_a_supernode_is_told_its_part_and_its_folders(federation):
     assert told == {
         "partition-id": 1,
         "num-partitions": 2,
+        "site-name": "site-1",
         "data-path": str(folder / "data"),
         "state-path": str(folder / "state"),
     }
@@ -209,6 +214,26 @@ def test_each_site_holds_its_own_part_of_the_training_set(federation):
         assert data[0]["image"].size == (32, 32)
         counts.append([data["label"].count(label) for label in range(10)])
     assert counts == label_counts(IID, 2).tolist()
+
+
+def test_the_sites_images_are_in_the_columns_that_the_config_names(tmp_path):
+    labels = torch.tensor([0, 1] * 20)
+    images = torch.randint(
+        0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    for split in ("train", "test"):
+        content = encode_images(LabeledImages(images, labels), ["cat", "dog"], columns=("picture", "animal"))
+        (tmp_path / f"{split}.parquet").write_bytes(content)
+    values = {"dataset": str(tmp_path), "image-column": "picture", "label-column": "animal", "image-size": 8}
+    config = parse_config({**values, "partitioning": "iid"})
+    known = set_up(plan_federation(tmp_path / "new", 2, config, insecure=True), lambda _: None)
+    config = parse_config(known.run_config())
+    sites = [str(known.folder / site.data) for site in known.sites]
+    parts = [load_site_data(config, site, ("cat", "dog"), 1).train for site in sites]
+    assert sorted(row.tobytes() for part in parts for row in part.images.numpy()) == sorted(
+        row.tobytes() for row in images.numpy()
+    )
+    assert sum(part.labels.sum().item() for part in parts) == 20
 
 
 def test_what_is_there_stays(federation):
@@ -278,6 +303,10 @@ def test_the_number_of_sites_is_the_one_asked_for(tmp_path, values, sites, expec
         (["new", "seed=x"], "config key 'seed' must be a valid integer, got 'x'"),
         (["new", "--sites", "900"], "the 4000 training examples of 'digits' allow at most 400 clients"),
         (["new", "dataset=some/set", "domain-column=style"], "a federation's sites cannot have domains yet"),
+        (
+            ["new", "partitioning=sites"],
+            "config key 'partitioning' says how the data are split over the sites, got 'sites'",
+        ),
         (["new", "seed=1", "other"], "config values are given as KEY=VALUE, got 'other'"),
         ([".", "seed=1"], "'.' holds something else already; give a new folder"),
         (["mine", "--sites", "3"], "the federation in 'mine' has 2 sites, got 3"),
@@ -346,7 +375,6 @@ def test_a_process_is_told_from_a_later_one_with_its_number(sleeper):
     assert record("site-0", process, seconds=-60).find() is None
     process.kill()
     # It has ended, though nobody has waited for it.
-    psutil.wait_procs([psutil.Process(process.pid)], timeout=0)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     ended = ProcessRecord(
         name="site-0", pid=process.pid, create_time=psutil.Process(process.pid).create_time()
