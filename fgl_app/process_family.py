@@ -21,7 +21,9 @@ def is_alive(process: psutil.Process) -> bool:
     return False
 
 
-def end_family(variable: str, value: str, *leaders: Iterable[psutil.Process]) -> None:
+def end_family(
+    variable: str, value: str, *leaders: Iterable[psutil.Process], seconds: float = END_SECONDS
+) -> None:
     """End processes in order, and then all that were started in the same surroundings.
 
     Parameters
@@ -29,8 +31,10 @@ def end_family(variable: str, value: str, *leaders: Iterable[psutil.Process]) ->
     variable, value : str
         A variable that the environment of all of them has, and of nobody else's session.
     *leaders : Iterable[psutil.Process]
-        Groups that are asked to end, one group after the other. Who has not ended within some seconds after
-        that, and whoever else is of the family, is killed.
+        Groups that are asked to end, one group after the other. Who has not ended in its time, and whoever
+        else is of the family, is killed.
+    seconds : float, default 5.0
+        Time that each group has to end, and the rest of the family after them.
     """
     # A second Ctrl-C must not leave half of them behind.
     with _without_interrupts():
@@ -39,15 +43,15 @@ def end_family(variable: str, value: str, *leaders: Iterable[psutil.Process]) ->
             for process in group:
                 with suppress(psutil.NoSuchProcess):
                     process.terminate()
-            _wait(group)
-        _wait(processes)
+            _wait(group, seconds)
+        _wait(processes, seconds)
         # Those seen at first are not found again by an environment that nobody alive has any more.
         left = {*processes, *family(variable, value)}
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         # A killed process is there a moment longer.
-        _wait(left)
+        _wait(left, seconds)
 
 
 def family(variable: str, value: str) -> list[psutil.Process]:
@@ -66,8 +70,8 @@ def family(variable: str, value: str) -> list[psutil.Process]:
     return [process for process in everyone if _session(process.pid) in sessions - {os.getsid(0)}]
 
 
-def _wait(processes: Iterable[psutil.Process]) -> None:
-    deadline = time.monotonic() + END_SECONDS
+def _wait(processes: Iterable[psutil.Process], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while any(map(is_alive, processes)) and time.monotonic() < deadline:
         time.sleep(0.05)
 

@@ -17,8 +17,13 @@ FAST = 1
 """Compression level of PNG: a few per cent larger than the default 6, several times as fast."""
 
 
-def save_images(data: LabeledImages, class_names: Sequence[str], folder: Path) -> None:
-    """Write labelled images as ``train.parquet`` with the columns "image" (PNG) and "label".
+def save_images(
+    data: LabeledImages,
+    class_names: Sequence[str],
+    folder: Path,
+    columns: tuple[str, str] = ("image", "label"),
+) -> None:
+    """Write labelled images as ``train.parquet``.
 
     Parameters
     ----------
@@ -28,13 +33,18 @@ def save_images(data: LabeledImages, class_names: Sequence[str], folder: Path) -
         Name of each class.
     folder : Path
         Made when absent.
+    columns : tuple[str, str], default ("image", "label")
+        Names of the columns of images (PNG) and of labels.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "train.parquet", encode_images(data, class_names))
+    write_atomically(folder / "train.parquet", encode_images(data, class_names, columns=columns))
 
 
 def encode_images(
-    data: LabeledImages, class_names: Sequence[str], more: Mapping[str, Sequence[int]] | None = None
+    data: LabeledImages,
+    class_names: Sequence[str],
+    more: Mapping[str, Sequence[int]] | None = None,
+    columns: tuple[str, str] = ("image", "label"),
 ) -> bytes:
     """Return labelled images as the content of a parquet file.
 
@@ -46,12 +56,15 @@ def encode_images(
         Name of each class.
     more : Mapping[str, Sequence[int]] or None, default None
         Further columns of whole numbers.
+    columns : tuple[str, str], default ("image", "label")
+        Names of the columns of images (PNG) and of labels.
     """
-    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(class_names))}
+    image, label = columns
+    features = {image: datasets.Image(), label: datasets.ClassLabel(names=list(class_names))}
     features |= {name: datasets.Value("int32") for name in more or {}}
-    columns = {"image": [{"bytes": _png(image), "path": None} for image in data.arrays()]}
+    values = {image: [{"bytes": _png(pixels), "path": None} for pixels in data.arrays()]}
     table = datasets.Dataset.from_dict(
-        {**columns, "label": data.labels.tolist(), **(more or {})}, features=datasets.Features(features)
+        {**values, label: data.labels.tolist(), **(more or {})}, features=datasets.Features(features)
     )
     content = io.BytesIO()
     datasets.disable_progress_bars()

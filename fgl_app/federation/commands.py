@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -188,6 +189,10 @@ def plan(folder: Path, values: dict[str, Any], sites: int | None, *, insecure: b
             "a federation's sites cannot have domains yet; leave out 'domain-column', or use `fgl run`"
         )
     settings = parse_config(values | {"num-clients": number})
+    if settings.clients_own_data:
+        raise ConfigError(
+            "config key 'partitioning' says how the data are split over the sites, got 'sites'; leave it out"
+        )
     try:
         check_data(settings, number)
     except (ValueError, OSError) as error:
@@ -233,4 +238,4 @@ def _start_and_report(known: Federation, folder: Path) -> None:
     known = bring_up(set_up(known.save(), say), say)
     say("")
     print_report(known, observe(known))
-    say(f"\nRun something on it: fgl run --federation {folder}")
+    say(f"\nRun something on it: fgl run --federation {shlex.quote(str(folder))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 from rich.console import Console
@@ -55,13 +54,17 @@ def observe(federation: Federation) -> list[Row]:
 
 
 def print_report(federation: Federation, rows: list[Row]) -> None:
-    """Print a table of what :func:`observe` returned."""
+    """Print where the federation is, and a table of what :func:`observe` returned."""
+    console = Console(highlight=False, emoji=False)
+    guard = "without TLS and keys" if federation.insecure else "with TLS and keys"
+    title = f"federation in {federation.folder}, on {federation.address}, {guard}"
+    console.print(title, markup=False, soft_wrap=True)
     table = Table("process", "", "pid", "the SuperLink says", "log", box=None, pad_edge=False)
     for row in rows:
         runs = Text("not running", "bold red") if row.pid is None else Text("running", "green")
         said = "" if row.node is None else row.node or "unknown"
         style = "" if row.node in (None, ONLINE) else "yellow"
         pid = "" if row.pid is None else str(row.pid)
-        log = os.path.relpath(federation.log(row.name))
-        table.add_row(row.name, runs, pid, Text(said, style), Text(log, overflow="fold"))
-    Console(highlight=False, emoji=False).print(table)
+        log = federation.log(row.name).relative_to(federation.folder)
+        table.add_row(row.name, runs, pid, Text(said, style), str(log))
+    console.print(table)

@@ -15,6 +15,9 @@ from fgl_app.processes import CONNECTION, LaunchError, flwr, free_ports, is_free
 
 Say = Callable[[str], None]
 
+# A SuperNode that is killed before it has told the SuperLink that it leaves cannot come back for a minute.
+LEAVE_SECONDS = 15.0
+
 
 def bring_up(federation: Federation, say: Say) -> Federation:
     """Start what does not run of a federation, and wait until every site is online.
@@ -63,8 +66,8 @@ def take_down(federation: Federation) -> Federation:
     """
     nodes = [process for site in federation.sites if (process := federation.running(site.name))]
     others = [[process] for name in (SUPEREXEC, SUPERLINK) if (process := federation.running(name))]
-    # SuperNodes tell the SuperLink that they leave, which lets them come back at once.
-    end_family(MARK, federation.id, nodes, *others, family(MARK, federation.id))
+    groups = (nodes, *others, family(MARK, federation.id))
+    end_family(MARK, federation.id, *groups, seconds=LEAVE_SECONDS)
     return federation.model_copy(update={"processes": ()}).save()
 
 

@@ -74,10 +74,12 @@ def _save_data(federation: Federation, say: Callable[[str], None]) -> None:
 
     # The classes have the data set's own names: a vocabulary in the config of a run gives them others.
     config = parse_config(federation.data_config)
+    # A run looks for its columns in the sites' data as in its own.
+    columns = config.image_column or "image", config.label_column or "label"
     for site in missing:
         data, dataset = load_client_data(config, site.number, len(federation.sites))
         say(f"{site.name}: {len(data)} images of {config.dataset}")
-        save_images(data, dataset.class_names, federation.folder / site.data)
+        save_images(data, dataset.class_names, federation.folder / site.data, columns)
 
 
 def check_data(config: RunConfig, sites: int) -> None:

@@ -71,6 +71,7 @@ def node_config(federation: Federation, site: Site) -> str:
     values = {
         "partition-id": site.number,
         "num-partitions": len(federation.sites),
+        "site-name": site.name,
         "data-path": str(federation.folder / site.data),
         "state-path": str(state_folder(federation, site.name)),
     }
