@@ -121,7 +121,7 @@ def weights(run):
 
 def assert_equal(real, simulated):
     first, second = (json.loads((run.folder / "summary.json").read_text()) for run in (real, simulated))
-    for key in ("accuracy", "loss", "frechet_distance", "num_clients", "num_prompts", "auxiliary_images"):
+    for key in ("accuracy", "loss", "frechet_distance", "num_clients", "num_prompts"):
         assert first.get(key) == second.get(key), key
     weights_of = weights(real), weights(simulated)
     assert all(torch.equal(weights_of[0][name], tensor) for name, tensor in weights_of[1].items())
@@ -182,7 +182,6 @@ def test_a_run_outlives_its_sites_and_its_superlink(federation):
     assert lost[0][0] == "set-up"
     assert lost[-1][0].startswith("training round")
     assert all("Node Unavailable" in reason for _, reason in lost), lost
-    assert f"of 3, from 0000{0}" in run.said()
     assert federation.command("up").returncode == 0
 
 
@@ -205,13 +204,15 @@ def spoil(reply, which, number, context):
         arrays["labels"][:] = 99
     elif (which, number) == (2, 0):
         arrays["prompt_embeds"][:] = float("nan")
-    elif (which, number) == (1, 1):
+    elif number == 1:
         arrays[first] = torch.zeros(75_000_000).numpy()
-    elif (which, number) == (2, 1):
-        arrays["more"] = arrays.pop(first)
     elif (which, number) == (1, 2):
-        metrics["num-examples"] = -5
+        arrays["more"] = arrays.pop(first)
     elif (which, number) == (2, 2):
+        arrays[first][:] = float("inf")
+    elif (which, number) == (1, 3):
+        metrics["num-examples"] = -5
+    elif (which, number) == (2, 3):
         metrics["num-examples"] = 10**12
     content[name] = ArrayRecord({key: Array(array) for key, array in arrays.items()})
     content["metrics"] = MetricRecord(metrics)
@@ -258,7 +259,7 @@ sys.exit(execute(config, Place(home=known.home), Mode.READABLE, app_at))
 
 def test_a_hostile_site_is_rejected_by_name_and_harms_nobody(federation, tmp_path):
     (tmp_path / "hostile.py").write_text(HOSTILE)
-    arguments = [*FGL, "num-server-rounds=3", "local-epochs=1", "min-nodes=1", "run-name=hostile"]
+    arguments = [*FGL, "num-server-rounds=4", "local-epochs=1", "min-nodes=1", "run-name=hostile"]
     command = [sys.executable, "-c", LAUNCH, str(federation.folder), str(tmp_path / "hostile.py"), *arguments]
     log = tmp_path / "log"
     with log.open("w") as file:
@@ -273,16 +274,17 @@ def test_a_hostile_site_is_rejected_by_name_and_harms_nobody(federation, tmp_pat
         time.sleep(0.1)
     assert process.returncode == 0, log.read_text()
     summary = json.loads((federation.folder.parent / "outputs" / "hostile" / "summary.json").read_text())
-    assert summary["rounds"] == 3
+    assert summary["rounds"] == 4
     bad = {(i["site"], i["phase"]): i["reason"] for i in summary["rejected_uploads"]}
-    assert "'labels' must be between 0 and 9, got 99" in bad["00001", "set-up"]
-    assert "holds NaN or infinity" in bad["00002", "set-up"]
-    assert "array 'more' is unknown" in bad["00002", "training round 1"]
-    assert "got -5" in bad["00001", "training round 2"]
-    assert "got 1000000000000" in bad["00002", "training round 2"]
-    (huge,) = summary["failures"]
-    assert huge["phase"] == "training round 1"
-    assert "from site 00001, at most 64,000,000 are accepted" in huge["reason"]
-    # The ServerApp has about 0.9 GB with its libraries and models, and holds a reply some three times.
-    assert peak < 2.2e9, peak
-    print(f"ServerApp at most {peak / 1e9:.2f} GB")
+    assert "'labels' must be between 0 and 9, got 99" in bad["site-1", "set-up"]
+    assert "holds NaN or infinity" in bad["site-2", "set-up"]
+    assert "array '0.weight' is missing" in bad["site-1", "training round 2"]
+    assert "holds NaN or infinity" in bad["site-2", "training round 2"]
+    assert "got -5" in bad["site-1", "training round 3"]
+    assert "got 1000000000000" in bad["site-2", "training round 3"]
+    huge = sorted(failure["reason"] for failure in summary["failures"])
+    assert [failure["phase"] for failure in summary["failures"]] == ["training round 1"] * 2
+    for reason, site in zip(huge, ("site-1", "site-2"), strict=True):
+        assert f"from site {site}, at most 64,000,000 are accepted" in reason
+    # 0.9 GB with libraries and models, and one reply of 300 MB up to four times; two would be 1.2 GB more.
+    assert peak < 2.5e9, peak
