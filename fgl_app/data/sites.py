@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -43,6 +44,9 @@ def load_site_data(
         When the data cannot be read, or hold examples of a class that the server does not know.
     """
     selection = replace(config_selection(config), classes=())
+    if Path(data_path).exists():
+        # The configuration is one of the server's data set; a folder has none of that name.
+        selection = replace(selection, configuration="")
     data = load_labeled_images(data_path, config.image_size, selection, needs=("train",))
     names = tuple(load_vocabulary(config.vocabulary).label(name) for name in data.class_names)
 

@@ -16,6 +16,8 @@ import pytest
 from fgl_app.federation.state import MARK, Federation, read_federation
 
 SITES = 3
+FAULTS: list[tuple[str, str, float]] = []
+"""What died, what the run lost by it, and the seconds until it went on: printed after the tests."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,9 @@ def federation(tmp_path_factory) -> Iterator[LiveFederation]:
     finally:
         live.command("down")
         assert live.processes() == {}
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print the table of docs/deployment.md."""
+    for fault, lost, seconds in FAULTS:
+        terminalreporter.write_line(f"| {fault} | {lost} | {seconds:.0f} s |")

@@ -54,6 +54,36 @@ def test_a_run_that_cannot_have_enough_clients_exits_1_and_says_why(tmp_path):
     assert len(summary["rejected_uploads"]) == 2
 
 
+def test_a_run_that_was_ended_goes_on_with_resume(tmp_path):
+    settings = [
+        "method=classifier",
+        "num-server-rounds=3",
+        "local-epochs=1",
+        "partitioning=iid",
+        "device=cpu",
+    ]
+    command = [FGL, "run", "--clients", "2", "run-name=r", "batch-size=256", "augmentation=none", *settings]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("round 1/3"):
+        assert process.poll() is None
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    run = tmp_path / "outputs" / "r"
+    assert f"`fgl run --resume {run}` goes on from what was finished" in errors
+    result = fgl_run("--resume", str(run), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["rounds"] == 3
+    assert summary["resumed_after_round"][0] >= 1
+    again = fgl_run("--resume", str(run), cwd=tmp_path)
+    assert again.returncode == 2
+    assert "completed; there is nothing to resume" in again.stderr
+
+
 def test_bad_input_exits_2_with_one_sentence_and_starts_nothing(tmp_path):
     done = fgl_run("dirichlet-alpha=0.01", "--clients", "50", cwd=tmp_path)
     assert done.returncode == 2

@@ -48,7 +48,8 @@ def test_sites_end_where_simulated_clients_end(tmp_path, method):
     simulated = run(tmp_path, "simulated", client_state_dir=str(tmp_path / "clients"), **options)
     config = parse_config({key.replace("_", "-"): value for key, value in options.items()})
     sites = site_folders(tmp_path, config, [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
-    real = run(tmp_path, "real", sites=sites, **(options | {"partitioning": "sites"}))
+    own = {"partitioning": "sites", "client_state_dir": ""}
+    real = run(tmp_path, "real", sites=sites, **(options | own))
     ignored = {"downlink_bytes"}
     assert {k: v for k, v in same(real).items() if k not in ignored} == {
         k: v for k, v in same(simulated).items() if k not in ignored

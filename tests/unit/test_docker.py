@@ -139,6 +139,7 @@ def test_a_site_has_its_own_key_and_data_alone_and_reaches_nothing_but_the_gate(
         assert parse_config_args([arguments.node_config]) == {
             "data-path": "/data",
             "state-path": "/state",
+            "site-name": name,
             "partition-id": number,
             "num-partitions": len(SITES),
         }
@@ -158,6 +159,7 @@ def test_the_site_of_its_own_takes_everything_from_its_environment():
     assert parse_config_args([arguments.node_config]) == {
         "data-path": "/data",
         "state-path": "/state",
+        "site-name": values["FGL_SITE"],
         "partition-id": int(values["FGL_PARTITION_ID"]),
         "num-partitions": int(values["FGL_NUM_PARTITIONS"]),
     }
