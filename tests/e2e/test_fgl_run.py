@@ -57,17 +57,26 @@ def test_a_run_that_cannot_have_enough_clients_exits_1_and_says_why(tmp_path):
 def test_a_run_that_was_ended_goes_on_with_resume(tmp_path):
     settings = [
         "method=classifier",
-        "num-server-rounds=3",
-        "local-epochs=1",
+        "num-server-rounds=8",
+        "local-epochs=2",
         "partitioning=iid",
         "device=cpu",
     ]
-    command = [FGL, "run", "--clients", "2", "run-name=r", "batch-size=256", "augmentation=none", *settings]
+    command = [
+        BIN / "fgl",
+        "run",
+        "--clients",
+        "2",
+        "run-name=r",
+        "batch-size=256",
+        "augmentation=none",
+        *settings,
+    ]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    while not process.stdout.readline().startswith("round 1/3"):
+    while not process.stdout.readline().startswith("round 1/8"):
         assert process.poll() is None
     process.terminate()
     _, errors = process.communicate(timeout=60)
@@ -77,7 +86,7 @@ def test_a_run_that_was_ended_goes_on_with_resume(tmp_path):
     result = fgl_run("--resume", str(run), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["rounds"] == 3
+    assert summary["rounds"] == 8
     assert summary["resumed_after_round"][0] >= 1
     again = fgl_run("--resume", str(run), cwd=tmp_path)
     assert again.returncode == 2
