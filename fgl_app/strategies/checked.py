@@ -20,7 +20,7 @@ from fgl_app.records import (
     site_name,
 )
 from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, wait_for_nodes
-from fgl_app.strategies.state import load_strategy_state, strategy_state
+from fgl_app.strategies.state import load_wrapper_state, wrapper_state
 
 logger = logging.getLogger("fgl")
 
@@ -158,17 +158,11 @@ class CheckedStrategy(Strategy):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the incidents, and what the wrapped strategy has learnt."""
-        return {
-            "rejected": [incident.to_json() for incident in self.rejected],
-            "failures": [incident.to_json() for incident in self.failures],
-            "strategy": strategy_state(self.strategy),
-        }
+        return wrapper_state(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a state back."""
-        self.rejected = [Incident(**incident) for incident in state_dict["rejected"]]
-        self.failures = [Incident(**incident) for incident in state_dict["failures"]]
-        load_strategy_state(self.strategy, state_dict["strategy"])
+        load_wrapper_state(self, state_dict)
 
 
 def _of_one_kind(replies: list[Message]) -> tuple[list[Message], list[Message]]:

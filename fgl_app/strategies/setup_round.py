@@ -20,7 +20,7 @@ from fgl_app.strategies.exchange import (
     silent_nodes,
     wait_for_nodes,
 )
-from fgl_app.strategies.state import load_strategy_state, strategy_state
+from fgl_app.strategies.state import load_wrapper_state, wrapper_state
 
 logger = logging.getLogger("fgl")
 
@@ -148,17 +148,11 @@ class SetupRoundStrategy(Strategy, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what this strategy and the wrapped one have learnt; subclasses add their uploads."""
-        return {
-            "rejected": [incident.to_json() for incident in self.rejected],
-            "failures": [incident.to_json() for incident in self.failures],
-            "strategy": strategy_state(self.strategy),
-        }
+        return wrapper_state(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a state back; the next set-up then asks nobody and begins from the uploads in it."""
-        self.rejected = [Incident(**incident) for incident in state_dict["rejected"]]
-        self.failures = [Incident(**incident) for incident in state_dict["failures"]]
-        load_strategy_state(self.strategy, state_dict["strategy"])
+        load_wrapper_state(self, state_dict)
         self._restored = True
 
     def ask_every_node(self, grid: Grid, content: RecordDict, message_type: str) -> list[Message]:

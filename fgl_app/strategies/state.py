@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from safetensors.torch import save
 
 from fgl_app.files import write_atomically
+from fgl_app.strategies.exchange import Incident
 
 _TREE = "tree"
 
@@ -61,6 +62,30 @@ def load_strategy_state(strategy: Strategy, state: dict[str, Any]) -> None:
             load_strategy_state(inner, value)
         else:
             setattr(strategy, name, value)
+
+
+class Wrapper(Protocol):
+    """A strategy around another that notes what went wrong with single nodes."""
+
+    strategy: Strategy
+    rejected: list[Incident]
+    failures: list[Incident]
+
+
+def wrapper_state(wrapper: Wrapper) -> dict[str, Any]:
+    """Return a wrapper's incidents, and what the strategy inside has learnt."""
+    return {
+        "rejected": [incident.to_json() for incident in wrapper.rejected],
+        "failures": [incident.to_json() for incident in wrapper.failures],
+        "strategy": strategy_state(wrapper.strategy),
+    }
+
+
+def load_wrapper_state(wrapper: Wrapper, state: dict[str, Any]) -> None:
+    """Give a wrapper what :func:`wrapper_state` returned."""
+    wrapper.rejected = [Incident(**incident) for incident in state["rejected"]]
+    wrapper.failures = [Incident(**incident) for incident in state["failures"]]
+    load_strategy_state(wrapper.strategy, state["strategy"])
 
 
 def save_state(state: Mapping[str, Any], file: Path) -> None:
