@@ -161,6 +161,10 @@ def run(
             settings = _settings(None, None, overrides, None, base=resumed_config(resume))
         else:
             settings = _settings(preset, config, overrides, clients, base=known.run_config() if known else {})
+        if settings.clients_own_data and not known:
+            raise ConfigError(
+                "partitioning 'sites' needs --federation DIR: simulated clients have no data of their own"
+            )
         preflight.check(settings, settings.num_clients)
     mode = Mode.RAW if stream else Mode.QUIET if quiet else Mode.READABLE
     place = Place(gpus_per_client, known.home if known else None)
