@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from fgl_app.federation.state import MARK, Federation, read_federation
+from tests.deployment.runs import FEDDDPM, FGL, SPLIT, Run
 
 SITES = 3
 FAULTS: list[tuple[str, str, float]] = []
@@ -81,6 +83,29 @@ def federation(tmp_path_factory) -> Iterator[LiveFederation]:
     finally:
         live.command("down")
         assert live.processes() == {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def simulations(federation) -> Iterator[Future[dict[str, Run]]]:
+    """Both methods in simulation, one after the other, while the tests of the federation wait."""
+
+    def simulate() -> dict[str, Run]:
+        runs = {}
+        for name, arguments in {"fgl": FGL, "fedddpm": FEDDDPM}.items():
+            run = Run(federation, f"sim-{name}", f"run-name=sim-{name}", "--clients=3", *SPLIT, *arguments)
+            code, _ = run.end()
+            assert code == 0, run.said()
+            runs[name] = run
+        return runs
+
+    with ThreadPoolExecutor() as pool:
+        yield pool.submit(simulate)
+
+
+@pytest.fixture(scope="session")
+def simulated(simulations) -> dict[str, Run]:
+    """The finished simulations, by method."""
+    return simulations.result()
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
