@@ -101,7 +101,7 @@ def test_a_captioner_is_asked_once_and_captions_reach_the_prompts(tiny_generator
         "client_state_dir": str(tmp_path / "clients"),
     }
     first = run(tmp_path, "first", **options)
-    files = sorted((tmp_path / "clients" / "captions").iterdir())
+    files = sorted((tmp_path / "clients").glob("*/captions-*.json"))
     assert len(files) == 3
     kept = json.loads(files[0].read_text())
     assert 2 <= len(kept) <= 20

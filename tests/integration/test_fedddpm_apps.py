@@ -147,7 +147,7 @@ def test_scaffolds_first_round_is_fedavgs_and_its_variates_rest_on_disk(tmp_path
     weights_ = sum(tensor.numel() for tensor in weights(tmp_path, "first").values())
     assert summary["uplink_bytes"]["total"] == pytest.approx(2 * 3 * weights_ * 4, rel=0.02)
     files = sorted((tmp_path / "first-clients").rglob("*.safetensors"))
-    assert [file.parent.name for file in files] == ["client-00000", "client-00001", "client-00002"]
+    assert [file.parents[1].name for file in files] == ["00000", "00001", "00002"]
     assert all(tensor.any() for tensor in load_file(files[0]).values())
 
 
@@ -230,7 +230,7 @@ def test_weights_with_nan_are_left_out_of_ordinary_rounds(tmp_path, changes):
 
 def test_a_scaffold_client_goes_on_from_its_variate_on_disk(tmp_path):
     def forget(message, reply):
-        shutil.rmtree(tmp_path / "run-clients" / "run-1" / "client-00001", ignore_errors=True)
+        shutil.rmtree(tmp_path / "run-clients" / "00001", ignore_errors=True)
         return reply
 
     summary = run(tmp_path, inner_strategy="scaffold", spoil=forget)
