@@ -57,7 +57,7 @@ def test_a_run_that_cannot_have_enough_clients_exits_1_and_says_why(tmp_path):
 def test_a_run_that_was_ended_goes_on_with_resume(tmp_path):
     settings = [
         "method=classifier",
-        "num-server-rounds=8",
+        "num-server-rounds=6",
         "local-epochs=2",
         "partitioning=iid",
         "device=cpu",
@@ -76,7 +76,7 @@ def test_a_run_that_was_ended_goes_on_with_resume(tmp_path):
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    while not process.stdout.readline().startswith("round 1/8"):
+    while not process.stdout.readline().startswith("round 1/6"):
         assert process.poll() is None
     process.terminate()
     _, errors = process.communicate(timeout=60)
@@ -86,7 +86,7 @@ def test_a_run_that_was_ended_goes_on_with_resume(tmp_path):
     result = fgl_run("--resume", str(run), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["rounds"] == 8
+    assert summary["rounds"] == 6
     assert summary["resumed_after_round"][0] >= 1
     again = fgl_run("--resume", str(run), cwd=tmp_path)
     assert again.returncode == 2
