@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 from fgl_app.config import parse_config
-from fgl_app.data.partitions import partition
+from fgl_app.data.partitions import load_client_data
 from fgl_app.data.saving import save_images
-from fgl_app.data.sources import config_dataset
 
 SITES = 3
 
@@ -14,9 +13,9 @@ SITES = 3
 def main(folder: Path) -> None:
     """Write ``site-0/train.parquet`` and so on into ``folder``."""
     config = parse_config({})
-    source = config_dataset(config)
-    for number, indices in enumerate(partition(config, SITES)):
-        save_images(source.train.select(indices), source.class_names, folder / f"site-{number}")
+    for number in range(SITES):
+        data, source = load_client_data(config, number, SITES)
+        save_images(data, source.class_names, folder / f"site-{number}")
 
 
 if __name__ == "__main__":

@@ -51,31 +51,22 @@ def load_site_data(
     data = load_labeled_images(data_path, config.image_size, selection, needs=("train",))
     names = tuple(load_vocabulary(config.vocabulary).label(name) for name in data.class_names)
 
+    numbers = torch.tensor([class_names.index(name) if name in class_names else -1 for name in names])
+
     def reconciled(examples: LabeledImages) -> LabeledImages:
-        known = torch.tensor([name in class_names for name in names])
+        known = numbers[examples.labels] >= 0
         # Without a data set of the server's the classes are all there are, not a choice among them.
         if not config.class_subset or config.dataset == NO_DATASET:
-            _refuse_unknown(examples, names, known, data_path, class_names)
-        examples = match_channels(examples.select(known[examples.labels].nonzero().squeeze(1)), channels)
-        numbers = [class_names.index(name) if name in class_names else -1 for name in names]
-        return replace(examples, labels=torch.tensor(numbers)[examples.labels])
+            unknown = sorted({names[label] for label in examples.labels[~known].tolist()})
+            if unknown:
+                raise ValueError(
+                    f"the data in {data_path} have the label '{unknown[0]}', which the server does not know; "
+                    f"it knows {', '.join(class_names)}"
+                )
+        examples = match_channels(examples.select(known.nonzero().squeeze(1)), channels)
+        return replace(examples, labels=numbers[examples.labels])
 
     train = reconciled(data.train)
     if not len(train):
         raise ValueError(f"the data in {data_path} hold no example of the server's classes")
     return replace(data, train=train, test=reconciled(data.test), class_names=class_names)
-
-
-def _refuse_unknown(
-    examples: LabeledImages,
-    names: tuple[str, ...],
-    known: torch.Tensor,
-    data_path: str,
-    class_names: tuple[str, ...],
-) -> None:
-    unknown = sorted({names[label] for label in examples.labels[~known[examples.labels]].tolist()})
-    if unknown:
-        raise ValueError(
-            f"the data in {data_path} have the label '{unknown[0]}', which the server does not know; "
-            f"it knows {', '.join(class_names)}"
-        )

@@ -42,6 +42,7 @@ def run_fedddpm(session: Session) -> nn.Module:
     config, task = session.config, session.task
     assert isinstance(task, DiffusionTask)
     uploads = ExitStack()
+    kept = session.directory.path / AUXILIARY
 
     def sample_fn(clients: Iterator[LocalModel]) -> LabeledLatents:
         uploads.close()
@@ -53,7 +54,6 @@ def run_fedddpm(session: Session) -> nn.Module:
         save_state(asdict(auxiliary), kept)
         return auxiliary
 
-    kept = session.directory.path / AUXILIARY
     correct_fn = _Corrector(session, task)
     checked = session.checked_strategy()
     strategy = FedDDPMStrategy(

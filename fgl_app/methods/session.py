@@ -136,7 +136,7 @@ class Session:
                 self.log_round(server_round, self._of_sites)
             else:
                 metrics = metric_record(self.evaluate(server_round, self.model_of(arrays_to_state(arrays))))
-        save_session(self)
+            save_session(self)
         return metrics
 
     def _average_sites(self, replies: list[RecordDict], weighted_by: str) -> MetricRecord:

@@ -124,11 +124,19 @@ class MeteredGrid(Grid):
         if not sent:
             return []
         requests = {message.metadata.dst_node_id: message for message in sent}
-        most = max(self._max_reply_bytes, 2 * max(map(message_bytes, sent)))
         with self._waiting():
             # Through this grid's own methods, which count.
             pulled = pull_each(self, sent, timeout=timeout if timeout is not None else math.inf)
-            return [_unless_larger(most, reply, requests[node]) for node, reply in pulled]
+            return [self._unless_too_large(reply, requests[node]) for node, reply in pulled]
+
+    def _unless_too_large(self, reply: Message, request: Message) -> Message:
+        size = message_bytes(reply)
+        # The request is measured only when it matters: that serializes a whole model once more.
+        if size <= self._max_reply_bytes or size <= 2 * message_bytes(request):
+            return reply
+        most = max(self._max_reply_bytes, 2 * message_bytes(request))
+        reason = f"reply of {size:,} bytes from site {site_name(reply)}, at most {most:,} are accepted"
+        return Message(Error(TOO_LARGE, reason), reply_to=request)
 
     def _phase(self, request: Message) -> str:
         message_type = request.metadata.message_type
@@ -138,11 +146,3 @@ class MeteredGrid(Grid):
         # After sending: only then do messages have their ids, which travel too.
         for message in messages:
             self._ledger.record(self._phase(message), "downlink", message_bytes(message))
-
-
-def _unless_larger(most: int, reply: Message, request: Message) -> Message:
-    size = message_bytes(reply)
-    if size <= most:
-        return reply
-    reason = f"reply of {size:,} bytes from site {site_name(reply)}, at most {most:,} are accepted"
-    return Message(Error(TOO_LARGE, reason), reply_to=request)

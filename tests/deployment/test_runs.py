@@ -20,13 +20,9 @@ def on_sites(federation, name, *arguments):
     return Run(federation, name, *place, *arguments)
 
 
-def resume(federation, run, *arguments):
-    return Run(
-        federation,
-        run.folder.name,
-        *("--federation", str(federation.folder), "--resume", str(run.folder)),
-        *arguments,
-    )
+def resume(federation, run):
+    place = ["--federation", str(federation.folder), "--resume", str(run.folder)]
+    return Run(federation, run.folder.name, *place)
 
 
 def of_run(federation, command):
@@ -140,12 +136,11 @@ HOSTILE = """
 import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from fgl_app import client_app as honest
-from fgl_app.code_version import code_version
 from flwr.clientapp import ClientApp
 
 app = ClientApp()
 
-def spoil(reply, which, number, context):
+def spoil(reply, which, number):
     content = reply.content
     name = "embeddings" if "embeddings" in content else "arrays"
     arrays = {key: array.numpy().copy() for key, array in content[name].items()}
@@ -172,7 +167,7 @@ def spoil(reply, which, number, context):
 def handle(message, context, handler, number):
     reply = handler(message, context)
     which = context.node_config["partition-id"]
-    return spoil(reply, which, number, context) if which else reply
+    return spoil(reply, which, number) if which else reply
 
 @app.query("embed")
 def embed(message, context):
