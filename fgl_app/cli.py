@@ -20,6 +20,7 @@ from fgl_app.cli_parts import (
     PresetOption,
     bad_input_ends,
 )
+from fgl_app.cli_results import REPORT_HELP, list_runs, report
 from fgl_app.federation.commands import federation
 
 if TYPE_CHECKING:
@@ -49,12 +50,18 @@ model, trains the classifier on it, and can go on with ordinary federated rounds
 
   fgl config          every config key with its default
 
+  fgl list            the runs in a folder, with their results
+
+  fgl report          the report of a run, or a page that compares several
+
   fgl synthesize      make a synthetic set elsewhere, from a run's embeddings
 
   fgl federation up   a federation of real Flower processes on this machine
 """,
 )
 app.add_typer(federation, name="federation")
+app.command("list")(list_runs)
+app.command("report", help=REPORT_HELP)(report)
 
 RUN_HELP = """
 Run a federation and report the result: simulated on this machine, or on real sites.
