@@ -105,7 +105,7 @@ def plot_curves(name: str, curves: Sequence[Curve], axis: str, file: IO[bytes]) 
             _number_rounds(axes)
         else:
             sizes = [size for curve in curves for size, _ in curve.points]
-            scale_bytes(axes, 0.7 * min(sizes), 1.4 * max(sizes))
+            scale_bytes(axes, 0.45 * min(sizes), 2.2 * max(sizes))
         axes.set_xmargin(0.04)
         figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=1.6)
 

@@ -57,19 +57,19 @@ td { overflow-wrap: anywhere; }
 .below { color: var(--muted); font-size: .85rem; margin: .5rem 0 0; }
 .problems .card { border-color: var(--bad); }
 .problems th { white-space: normal; width: 35%; overflow-wrap: anywhere; }
-.runs { width: auto; min-width: 100%; table-layout: fixed; }
-.runs :is(td, thead th) { width: 7.5rem; }
+.runs { width: auto; min-width: 100%; }
+.runs :is(td, thead th) { min-width: 7rem; }
 .runs thead th { color: var(--ink); overflow-wrap: anywhere; vertical-align: bottom; }
 .runs :is(tbody th, thead td) {
-  position: sticky; left: 0; background: var(--card); z-index: 1; width: 12rem;
+  position: sticky; left: 0; background: var(--card); z-index: 1; min-width: 11rem;
 }
 .runs tbody th { white-space: normal; }
 .runs .best { font-weight: 650; }
 .key { display: block; width: 1.6rem; height: .3rem; border-radius: .15rem; margin-bottom: .2rem; }
 .wide { max-width: none; }
 @media (max-width: 30rem) {
-  .runs :is(td, thead th) { width: 6rem; }
-  .runs :is(tbody th, thead td) { width: 7.5rem; }
+  .runs :is(td, thead th) { min-width: 6rem; }
+  .runs :is(tbody th, thead td) { min-width: 6rem; max-width: 7.5rem; }
   figure.card { padding: .25rem; }
   .incidents thead { display: none; }
   .incidents :is(tr, th, td) { display: block; }
@@ -86,7 +86,8 @@ td { overflow-wrap: anywhere; }
   .status { border: 1px solid; }
   .scroll, .scroll:has(.long) { max-height: none; overflow: visible; }
   .tables { columns: 1; }
-  .card:has(table) { break-inside: auto; }
+  .runs :is(td, th, thead th, thead td, tbody th) { min-width: 0; }
+  .card:has(tr:nth-child(30)) { break-inside: auto; }
   tr { break-inside: avoid; }
 }
 """
