@@ -46,6 +46,7 @@ from fgl_app.records import load_state as load_model_state
 from fgl_app.results.plots import plot_image_grid, plot_label_distribution
 from fgl_app.results.report import SETUP_PHASE, write_report
 from fgl_app.results.run_directory import RunDirectory, versions
+from fgl_app.results.trackers import Trackers
 from fgl_app.strategies.checked import CheckedStrategy
 from fgl_app.strategies.checkpointed import CheckpointedStrategy
 from fgl_app.strategies.exchange import Incident, wait_for_nodes
@@ -86,6 +87,9 @@ class Session:
         self.token = secrets.token_hex(8)
         if config.resume:
             restore_session(self)
+        self.trackers = Trackers(
+            config.tracker_names, directory.path, config.to_run_config(), after=self.last_evaluated
+        )
         self.grid = MeteredGrid(
             grid,
             self.ledger,
@@ -171,6 +175,7 @@ class Session:
         self.outcome |= {**metrics, **self.task.protocol, **by_domain}
         bytes_so_far = {"uplink_bytes": traffic["uplink"], "downlink_bytes": traffic["downlink"]}
         self.directory.log({"event": "round", "round": server_round, **metrics, **by_domain, **bytes_so_far})
+        self.trackers.log(server_round, metrics, self.ledger.by_phase(), self.directory.seconds)
         if evaluation.samples is not None:
             self._keep_samples(server_round, evaluation.samples)
         text = self.task.describe(metrics)
@@ -271,6 +276,7 @@ class Session:
     def finish(self, error: BaseException | None) -> None:
         """Write plots, ``summary.json`` and ``report.html``, whether the run completed or failed."""
         self.directory.write_summary(self._summary(error))
+        self.trackers.finish()
         write_report(self.directory.path)
         if error is None:
             forget_state(self.directory.path)
