@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fgl_app.cli_keys import show_config, show_presets
 from fgl_app.cli_parts import (
     BAD_INPUT,
     FAILED,
@@ -60,8 +60,6 @@ model, trains the classifier on it, and can go on with ordinary federated rounds
 """,
 )
 app.add_typer(federation, name="federation")
-app.command("list")(list_runs)
-app.command("report", help=REPORT_HELP)(report)
 
 RUN_HELP = """
 Run a federation and report the result: simulated on this machine, or on real sites.
@@ -232,37 +230,10 @@ def synthesize(
     print(folder)
 
 
-@app.command("presets")
-def show_presets() -> None:
-    """List the published experiments that can be run by name, and what each needs."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from fgl_app.presets import describe_preset, presets
-
-    table = Table("preset", "what it is", "needs", box=None, pad_edge=False)
-    for name, file in presets().items():
-        table.add_row(name, *map(Text, describe_preset(file)))
-    Console(highlight=False, emoji=False).print(table)
-
-
-@app.command("config")
-def show_config() -> None:
-    """List every config key with its default and its meaning."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from fgl_app.config import RunConfig, allowed_values
-
-    table = Table("key", "default", "meaning", box=None, pad_edge=False)
-    for name, field in RunConfig.model_fields.items():
-        key = name.replace("_", "-")
-        choices = " | ".join(allowed_values(key))
-        meaning = f"{field.description}\n{choices}" if choices else str(field.description)
-        table.add_row(key, Text(json.dumps(field.default)), Text(meaning))
-    Console(highlight=False, emoji=False).print(table)
+app.command("report", help=REPORT_HELP)(report)
+app.command("list")(list_runs)
+app.command("presets")(show_presets)
+app.command("config")(show_config)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ _LOOK = """
 Promise.all([...document.images].map(image => image.decode().then(() => true, () => false))).then(loaded => ({
   page: document.documentElement.scrollWidth, screen: window.innerWidth,
   pictures: loaded.length, broken: loaded.filter(ok => !ok).length,
-  cut: [...document.querySelectorAll(".number .value, h1, h2, .note")]
+  cut: [...document.querySelectorAll(".number .value, h1, h2, .note, .scroll:not(:has(.runs))")]
     .filter(part => part.scrollWidth > part.clientWidth + 1).map(part => part.textContent),
 }))
 """

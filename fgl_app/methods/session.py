@@ -276,8 +276,8 @@ class Session:
     def finish(self, error: BaseException | None) -> None:
         """Write plots, ``summary.json`` and ``report.html``, whether the run completed or failed."""
         self.directory.write_summary(self._summary(error))
-        self.trackers.finish()
         write_report(self.directory.path)
+        self.trackers.finish()
         if error is None:
             forget_state(self.directory.path)
 

@@ -160,8 +160,8 @@ def _pictures(runs: Sequence[Run], labels: Sequence[str]) -> list[dict[str, str]
         by_bytes = [Curve(label, number, _sent(run, metric)) for number, (label, run) in _each(runs, labels)]
         for axis, curves in (("round", by_round), ("bytes", by_bytes)):
             drawn = [curve for curve in curves if curve.points]
-            # By round, single points have nothing to say to each other.
-            if any(len(curve.points) > 1 or axis == "bytes" for curve in drawn):
+            # A single point says no more than its number, and several by round say nothing of each other.
+            if any(len(curve.points) > 1 for curve in drawn) or (axis == "bytes" and len(drawn) > 1):
                 file = io.BytesIO()
                 plot_curves(metric, drawn, axis, file)
                 alt = f"{metric.replace('_', ' ')} of each run by {axis}"

@@ -73,7 +73,11 @@ td { overflow-wrap: anywhere; }
   figure.card { padding: .25rem; }
   .incidents thead { display: none; }
   .incidents :is(tr, th, td) { display: block; }
-  .incidents th { border: 0; padding-bottom: 0; color: var(--muted); white-space: normal; }
+  .incidents th { border: 0; padding-bottom: 0; color: var(--muted); }
+  .problems .incidents th { width: auto; }
+  .numeric tbody th, .numeric thead th + th { white-space: normal; }
+  th, td { padding: .3rem .25rem; }
+  .numeric { font-size: .82rem; }
   .incidents th::before { content: "node "; }
 }
 @media print {

@@ -21,7 +21,7 @@ TITLE_HEIGHT = 0.62
 INK, MUTED, FAINT = "#1f2933", "#5f6c7b", "#e4e7eb"
 # Of the palette of Okabe and Ito, which stays distinct under all common colour blindness.
 BLUE, ORANGE = "#0072b2", "#d55e00"
-PALETTE = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+PALETTE = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 
 _RC = {
     "font.family": "DejaVu Sans",

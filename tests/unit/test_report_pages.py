@@ -4,6 +4,7 @@ import pytest
 
 from fgl_app.results.comparison import write_comparison
 from fgl_app.results.report import write_report
+from fgl_app.results.run_directory import RunDirectory
 from tests.browser import CHROMIUM, Browser
 from tests.runs import a_run, illustrate
 
@@ -29,11 +30,23 @@ def assert_sound(seen, width):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_report_fits_and_asks_nobody(tmp_path, browser, width):
-    run = a_run(tmp_path, model_bytes=5 * 10**6, seconds={"total": 3599.0, LONG[:30]: 74.0})
+    seconds = {"total": 3599.0, "training on synthetic images": 740.0}
+    run = a_run(tmp_path, model_bytes=5 * 10**6, seconds=seconds)
     illustrate(run)
     seen = browser.look(write_report(run), width)
     assert_sound(seen, width)
     assert seen["pictures"] == 4  # accuracy, traffic, labels, images
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_many_numbers_of_a_diffusion_model_fit(tmp_path, browser, width):
+    quality = {"frechet_distance": 123.4, "precision": 0.5, "recall": 0.5, "label_agreement": 0.5}
+    run = a_run(tmp_path, accuracies=(), **quality, downstream_accuracy=0.5, model_bytes=5 * 10**6)
+    for number in (1, 2):
+        RunDirectory(run).log({"event": "round", "round": number, **quality})
+    seen = browser.look(write_report(run), width)
+    assert_sound(seen, width)
+    assert seen["pictures"] == 2
 
 
 @pytest.mark.parametrize("width", WIDTHS)
