@@ -154,7 +154,7 @@ def run(
     from fgl_app.console import Mode
     from fgl_app.execution import Place, execute
     from fgl_app.federation.state import read_federation
-    from fgl_app.launch_plan import resumed_config, stage_app
+    from fgl_app.launch_plan import check_resumed, resumed_config, stage_app
 
     with bad_input_ends():
         if stream and quiet:
@@ -163,9 +163,15 @@ def run(
         if resume:
             if preset or config or clients:
                 raise ConfigError("--resume keeps the run's config: no --preset, --config or --clients")
-            settings = _settings(None, None, overrides, None, base=resumed_config(resume))
+            before = resumed_config(resume)
+            settings = _settings(None, None, overrides, None, base=before)
+            check_resumed(before, settings)
         else:
             settings = _settings(preset, config, overrides, clients, base=known.run_config() if known else {})
+        if settings.clients_own_data and not known:
+            raise ConfigError(
+                "partitioning 'sites' needs --federation DIR: simulated clients have no data of their own"
+            )
         preflight.check(settings, settings.num_clients)
     mode = Mode.RAW if stream else Mode.QUIET if quiet else Mode.READABLE
     place = Place(gpus_per_client, known.home if known else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from fgl_app.console import Display, Mode, complain
 from fgl_app.launch_plan import Machine, federation_config
 from fgl_app.launcher import Outcome, run_on, simulate
 from fgl_app.processes import LaunchError
+
+# File systems tell times in steps.
+CLOCK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,13 @@ def execute(config: RunConfig, place: Place, mode: Mode, app_at: Callable[[Path]
     """
     folder = Path(config.output_dir) / config.run_name
     folder.mkdir(exist_ok=config.resume)
-    # What an earlier part of the run said of its end is no longer so.
-    (folder / "summary.json").unlink(missing_ok=True)
+    begun = time.time()
     interrupt_when_asked_to_end()
     try:
         with Display(mode) as display:
             display.announce(f"starting Flower with {config.num_clients} clients, run {config.run_name}")
             outcome = _launch(config, place, folder, app_at, display.show)
-        summary = _read_summary(folder)
+        summary = _read_summary(folder, begun)
         reason = failure_reason(outcome, summary)
         if not reason:
             display.show_result(summary, folder)
@@ -69,11 +72,11 @@ def execute(config: RunConfig, place: Place, mode: Mode, app_at: Callable[[Path]
         reason = str(error)
     except KeyboardInterrupt:
         complain(f"interrupted; the logs and what was finished are in {folder}")
-        _say_how_to_go_on(folder)
+        _say_how_to_go_on(config, folder)
         return INTERRUPTED
     complain(f"the run failed: {reason}")
     complain(f"its logs are {' and '.join(map(str, sorted(folder.glob('*.log'))))}")
-    _say_how_to_go_on(folder)
+    _say_how_to_go_on(config, folder)
     return FAILED
 
 
@@ -93,8 +96,8 @@ def _launch(
     return simulate(app_at, config.to_run_config(), federation, folder, show)
 
 
-def _say_how_to_go_on(folder: Path) -> None:
-    if (folder / "config.json").is_file():
+def _say_how_to_go_on(config: RunConfig, folder: Path) -> None:
+    if config.can_resume and (folder / "config.json").is_file():
         complain(f"`fgl run --resume {folder}` goes on from what was finished", what="Hint")
 
 
@@ -125,9 +128,13 @@ def failure_reason(outcome: Outcome, summary: Mapping[str, Any]) -> str:
     return f"summary.json has the status '{summary.get('status')}'"
 
 
-def _read_summary(folder: Path) -> dict[str, Any]:
+def _read_summary(folder: Path, since: float) -> dict[str, Any]:
+    """Return a run's summary; one from before, of an earlier part of the run, says nothing of this one."""
+    file = folder / "summary.json"
     try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if file.stat().st_mtime < since - CLOCK_SECONDS:
+            return {}
+        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return summary

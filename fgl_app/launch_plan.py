@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fgl_app.config import OWN_NAMES, ConfigError, RunConfig, config_keys, parse_config
-from fgl_app.results.run_directory import read_run_config
+from fgl_app.results.run_directory import check_same_config, read_run_config
 
 Scalar = str | int | float
 DEFAULT_CLIENTS = 5
@@ -98,7 +98,7 @@ def resolve_config(
         # Simulated clients leave nothing outside the run's folder.
         "client-state-dir": str(here / Path(config.client_state_dir).expanduser())
         if config.client_state_dir
-        else str(output_dir / name / "clients"),
+        else ("" if config.resume else str(output_dir / name / "clients")),
     }
     return parse_config(config.to_run_config() | places)
 
@@ -117,6 +117,20 @@ def resumed_config(run: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return values | {"resume": True, "output-dir": str(folder.parent), "run-name": folder.name}
+
+
+def check_resumed(before: Mapping[str, Any], config: RunConfig) -> None:
+    """Check that a run goes on as it began.
+
+    Raises
+    ------
+    ConfigError
+        Names the key that may not change.
+    """
+    try:
+        check_same_config(before, config.to_run_config())
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def given_values(files: Iterable[Path], overrides: Iterable[str]) -> dict[str, Any]:

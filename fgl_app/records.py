@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import cast
@@ -203,18 +204,17 @@ def last_taken(request: ConfigRecord, site: str) -> int:
     Parameters
     ----------
     request : ConfigRecord
-        Of a training message: "control-round" is the node's own, or "control-sites" lists all sites by name
-        and "control-round" their rounds.
+        Of a training message: "control-round" is the node's own, or "control-sites" lists digests of all
+        sites' names and "control-round" their rounds.
     site : str
         The site's name.
     """
     taken = request[CONTROL_ROUND]
     if isinstance(taken, int):
         return taken
+    sites, rounds = cast("list[str]", request[CONTROL_SITES]), cast("list[int]", taken)
     # Of a site that has been under several node ids the last entry is the newest.
-    return dict(zip(cast("list[str]", request[CONTROL_SITES]), cast("list[int]", taken), strict=True)).get(
-        site, 0
-    )
+    return dict(zip(sites, rounds, strict=True)).get(site_digest(site), 0)
 
 
 def label_counts(content: RecordDict, num_classes: int) -> torch.Tensor:
@@ -262,6 +262,11 @@ def site_name(message: Message) -> str:
     name = record.get("name") if record is not None else None
     # A claim, and no more of it than a line of the log can show.
     return name[:LONGEST_NAME] if isinstance(name, str) else str(message.metadata.src_node_id)
+
+
+def site_digest(name: str) -> str:
+    """Return what tells a site to itself without telling its name to others."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def metric_record(values: Mapping[str, float | int | list[int]]) -> MetricRecord:

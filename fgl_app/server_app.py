@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,16 +30,16 @@ def main(grid: Grid, context: Context) -> None:
     from fgl_app.methods import run_method
     from fgl_app.methods.session import Session
 
-    directory = _run_directory(config)
-    log.info("results go to %s", directory.path)
-    session = Session(config, directory, grid)
-    try:
-        session.save_model(run_method(session))
-    except BaseException as error:
-        log.error("%s: %s", type(error).__name__, error)
-        session.finish(error)
-        raise
-    session.finish(None)
+    with closing(_run_directory(config)) as directory:
+        log.info("results go to %s", directory.path)
+        session = Session(config, directory, grid)
+        try:
+            session.save_model(run_method(session))
+        except BaseException as error:
+            log.error("%s: %s", type(error).__name__, error)
+            session.finish(error)
+            raise
+        session.finish(None)
 
 
 def _run_directory(config: RunConfig) -> RunDirectory:

@@ -60,15 +60,15 @@ def read_site(node_config: Mapping[str, object], config: RunConfig) -> Site:
     if missing or not name:
         missing += [] if name else ["site-name"]
         raise ValueError(f"this SuperNode needs --node-config with {' and '.join(missing)}")
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(f"site-name must be of letters, digits and . _ -, got '{name}'")
+    if not re.fullmatch(r"\w[\w.-]{0,63}", name):
+        raise ValueError(f"site-name must be of at most 64 letters, digits and . _ -, got '{name}'")
+    # Where a site says it writes, it writes: the server's config has a say for simulated clients alone.
+    own = str(node_config.get("state-path", ""))
     if not config.clients_own_data:
         number, of = int(str(partition_id)), int(str(node_config["num-partitions"]))
-        return Site(name, number, of, "", _state_folder(config.client_state_dir) / name)
-    # The site's owner alone says where it writes, not the server's config.
-    state = _state_folder(str(node_config.get("state-path", ""))) / name
+        return Site(name, number, of, "", _state_folder(own or config.client_state_dir) / name)
     number = zlib.crc32(name.encode()) if partition_id is None else int(str(partition_id))
-    return Site(name, number, 0, str(node_config["data-path"]), state)
+    return Site(name, number, 0, str(node_config["data-path"]), _state_folder(own) / name)
 
 
 def _state_folder(given: str) -> Path:

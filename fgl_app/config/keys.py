@@ -260,7 +260,7 @@ class RunConfig(BaseModel):
             )
         if self.resume and not self.run_name:
             raise ValueError("resume needs run-name, the folder of the run in output-dir")
-        if self.resume and inner in ("centralized", "local-only"):
+        if self.resume and not self.can_resume:
             raise ValueError(f"inner-strategy '{inner}' has no rounds to resume; run it again")
         if unknown := set(self.tracker_names) - set(TRACKERS):
             raise ValueError(f"trackers must be among {', '.join(TRACKERS)}, by commas, got '{min(unknown)}'")
@@ -295,6 +295,11 @@ class RunConfig(BaseModel):
     def clients_own_data(self) -> bool:
         """Whether each client has its data in a place of its own, rather than a part of one data set."""
         return self.partitioning == "sites"
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether there are rounds of a strategy to go on with."""
+        return self.inner_strategy not in ("centralized", "local-only")
 
     @property
     def what_runs(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fgl_app.algorithms.types import LabeledImages
-from fgl_app.config import RunConfig
+from fgl_app.config import NO_DATASET, RunConfig
 from fgl_app.data.hub import load_labeled_images
 from fgl_app.data.sources import config_selection, match_channels
 from fgl_app.data.types import ImageDataset
@@ -25,7 +25,8 @@ def load_site_data(
     Parameters
     ----------
     config : RunConfig
-        Columns, image size, vocabulary; with ``class-subset`` examples of other classes are left out.
+        Columns, image size, vocabulary; with a ``class-subset`` of the server's data set examples of other
+        classes are left out.
     data_path : str
         What ``datasets`` opens, with a split "train" and, for evaluation at the site, "test" or "validation".
     class_names : tuple[str, ...]
@@ -52,7 +53,8 @@ def load_site_data(
 
     def reconciled(examples: LabeledImages) -> LabeledImages:
         known = torch.tensor([name in class_names for name in names])
-        if not config.class_subset:
+        # Without a data set of the server's the classes are all there are, not a choice among them.
+        if not config.class_subset or config.dataset == NO_DATASET:
             _refuse_unknown(examples, names, known, data_path, class_names)
         examples = match_channels(examples.select(known[examples.labels].nonzero().squeeze(1)), channels)
         numbers = [class_names.index(name) if name in class_names else -1 for name in names]

@@ -98,15 +98,15 @@ def config_dataset(config: RunConfig) -> ImageDataset:
     "none" has classes and no example.
     """
     selection = config_selection(config)
+    words = load_vocabulary(config.vocabulary)
     if config.dataset == NO_DATASET:
         nothing = LabeledImages(
             torch.zeros(0, 3, config.image_size, config.image_size, dtype=torch.uint8),
             torch.zeros(0, dtype=torch.int64),
         )
-        return ImageDataset(nothing, nothing, selection.classes)
+        return ImageDataset(nothing, nothing, tuple(map(words.label, selection.classes)))
     needs = ("test",) if config.clients_own_data else ("train", "test")
     data = load_dataset(config.dataset, config.image_size, selection, needs)
-    words = load_vocabulary(config.vocabulary)
     return replace(data, class_names=tuple(words.label(name) for name in data.class_names))
 
 

@@ -19,7 +19,7 @@ from fgl_app.algorithms.slow_learning import is_slow, relative_improvement
 from fgl_app.algorithms.types import LabeledLatents, State
 from fgl_app.data.saving import save_images
 from fgl_app.methods.session import Session
-from fgl_app.methods.session_state import AUXILIARY
+from fgl_app.methods.session_state import AUXILIARY, save_session
 from fgl_app.progress import log, track
 from fgl_app.records import arrays_to_state
 from fgl_app.records import load_state as load_model_state
@@ -48,6 +48,8 @@ def run_fedddpm(session: Session) -> nn.Module:
         if kept.is_file():
             return LabeledLatents(**load_state(kept))
         auxiliary = _sample_auxiliary(session, task, clients)
+        # First who was left out: what is kept is not sampled again.
+        save_session(session)
         save_state(asdict(auxiliary), kept)
         return auxiliary
 

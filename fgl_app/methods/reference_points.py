@@ -84,7 +84,7 @@ def _train_alone(session: Session) -> dict[tuple[str, int], State]:
         {"epochs": config.local_epochs, "server-round": 1, "rounds": config.num_server_rounds}
     )
     content = RecordDict({ARRAYS: arrays, CONFIG: told})
-    requests = [Message(content, node, MessageType.TRAIN) for node in session.nodes]
+    requests = [Message(content, node, MessageType.TRAIN, ttl=config.node_timeout) for node in session.nodes]
     states: dict[tuple[str, int], State] = {}
     heard: set[int] = set()
     with session.directory.phase(PHASE):

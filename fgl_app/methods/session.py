@@ -222,7 +222,8 @@ class Session:
             What the strategy's callables keep over rounds.
         """
         config = self.config
-        checkpointed = CheckpointedStrategy(strategy, self.directory.path / CHECKPOINT, parts=parts)
+        file = self.directory.path / CHECKPOINT
+        checkpointed = CheckpointedStrategy(strategy, file, parts=parts, on_saved=lambda: save_session(self))
         if config.resume:
             say_resumed(self, restored=checkpointed.restore(), rounds_done=checkpointed.rounds_done)
         save_session(self)

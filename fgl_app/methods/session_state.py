@@ -34,11 +34,18 @@ def save_session(session: Session) -> None:
 
 
 def restore_session(session: Session) -> None:
-    """Take back what :func:`save_session` wrote, if it came to that."""
-    file = session.directory.path / _SESSION
-    if file.is_file():
-        state = load_state(file)
-        session.token, session.curve, session.samples = state["token"], state["curve"], state["samples"]
+    """Take back what :func:`save_session` wrote, if it came to that.
+
+    Without a checkpoint of its strategy the run begins anew, but for what its clients keep under its token.
+    """
+    path = session.directory.path
+    state = load_state(path / _SESSION) if (path / _SESSION).is_file() else None
+    if state is not None:
+        session.token = state["token"]
+    if not (path / CHECKPOINT).is_file():
+        (path / AUXILIARY).unlink(missing_ok=True)
+    elif state is not None:
+        session.curve, session.samples = state["curve"], state["samples"]
         session.outcome = state["outcome"]
         session.rejected = [Incident(**incident) for incident in state["rejected"]]
         session.failures = [Incident(**incident) for incident in state["failures"]]

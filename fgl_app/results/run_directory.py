@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import math
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from fgl_app.files import write_atomically
 
@@ -31,8 +32,8 @@ _LAST_KEYS = (
 )
 
 
-MAY_CHANGE = {"num-clients", "min-nodes", "node-timeout"}
-"""Config keys that a resumed run can be given anew: they tell which nodes there are, not what is done."""
+_LOCK = ".lock"
+_PLACE = {"output-dir", "run-name", "resume"}
 
 
 class RunDirectory:
@@ -44,8 +45,10 @@ class RunDirectory:
         The folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: IO[str]) -> None:
         self.path = path
+        # Held as long as this process lives: two ServerApps in one folder would undo each other's work.
+        self._lock = lock
         self._start = time.monotonic()
         self._phases: dict[str, float] = {}
 
@@ -75,7 +78,9 @@ class RunDirectory:
         path = output_dir / name
         try:
             path.mkdir(parents=True, exist_ok=True)
-            taken = sorted(entry.name for entry in path.iterdir() if entry.suffix != ".log")
+            lock = _lock(path)
+            others = (entry for entry in path.iterdir() if entry.suffix != ".log")
+            taken = sorted(entry.name for entry in others if entry.name != _LOCK)
             if not taken:
                 write_atomically(path / "config.json", _to_json(config))
         except OSError as error:
@@ -86,7 +91,7 @@ class RunDirectory:
                 + (f" and {len(taken) - 1} more" if len(taken) > 1 else "")
             )
         _point_latest(path)
-        return cls(path)
+        return cls(path, lock)
 
     @classmethod
     def reopen(cls, path: Path, config: Mapping[str, Any]) -> Self:
@@ -102,18 +107,20 @@ class RunDirectory:
         Raises
         ------
         ValueError
-            If it is no run's folder, the run completed, or its config was another; says which.
+            If it is no run's folder, the run completed, its config was another, or it still runs; says which.
         """
-        before = read_run_config(path)
-        changed = {key for key in before.keys() | config.keys() if before.get(key) != config.get(key)}
-        for key in sorted(changed - MAY_CHANGE):
-            raise ValueError(
-                f"a resumed run keeps its config, but {key} is {config.get(key)!r} "
-                f"and was {before.get(key)!r}; only {', '.join(sorted(MAY_CHANGE))} may change"
-            )
+        check_same_config(read_run_config(path), config)
+        lock = _lock(path)
         write_atomically(path / "config.json", _to_json(config))
+        # What an earlier part of the run said of its end is no longer so.
+        (path / "summary.json").unlink(missing_ok=True)
         _point_latest(path)
-        return cls(path)
+        return cls(path, lock)
+
+    def close(self) -> None:
+        """Let another process go on with the run."""
+        (self.path / _LOCK).unlink(missing_ok=True)
+        self._lock.close()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -143,7 +150,7 @@ class RunDirectory:
         """
         file = self.path / "metrics.jsonl"
         kept = []
-        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        for line in file.read_text(encoding="utf-8").split("\n") if file.is_file() else ():
             with suppress(ValueError):
                 event = json.loads(line)
                 if event["event"] != "round" or event["round"] <= last:
@@ -213,6 +220,40 @@ def read_run_config(path: Path) -> dict[str, Any]:
     if summary.get("status") == "completed":
         raise ValueError(f"the run in {path} completed; there is nothing to resume")
     return config
+
+
+def check_same_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that a resumed run is what it was.
+
+    Parameters
+    ----------
+    before, now : Mapping[str, Any]
+        Run configs. The nodes to wait for may change, and their number where no data set is split over them.
+
+    Raises
+    ------
+    ValueError
+        Names the first key that may not differ.
+    """
+    free = {"min-nodes", "node-timeout"} | (
+        {"num-clients"} if before.get("partitioning") == "sites" else set()
+    )
+    changed = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+    for key in sorted(changed - free - _PLACE):
+        raise ValueError(
+            f"a resumed run keeps its config, but {key} is {now.get(key)!r} and was {before.get(key)!r}; "
+            f"only {', '.join(sorted(free))} may change"
+        )
+
+
+def _lock(path: Path) -> IO[str]:
+    file = (path / _LOCK).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ValueError(f"the run in {path} still goes on in another process") from error
+    return file
 
 
 def versions() -> dict[str, str]:

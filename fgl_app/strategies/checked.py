@@ -102,6 +102,8 @@ class CheckedStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask the wrapped strategy, and remember whom it asks."""
+        if _evaluates(self.strategy):
+            wait_for_nodes(grid, minimum=self.min_replies, expected=self.min_replies, timeout=self.timeout)
         config = ConfigRecord(dict(config))
         self._requests = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
         for request in self._requests:
@@ -163,6 +165,13 @@ class CheckedStrategy(Strategy):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a state back."""
         load_wrapper_state(self, state_dict)
+
+
+def _evaluates(strategy: Strategy) -> bool:
+    """Return whether a strategy, or the one inside it, asks nodes for evaluations; when in doubt, it does."""
+    while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
+        strategy = inner
+    return bool(getattr(strategy, "fraction_evaluate", 1.0) > 0)
 
 
 def _of_one_kind(replies: list[Message]) -> tuple[list[Message], list[Message]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,15 @@ from fgl_app.strategies.state import (
     strategy_state,
 )
 
-logger = logging.getLogger("fgl")
-
 
 class CheckpointedStrategy(Strategy):
     """Wrap a strategy so that its state, and the global arrays, are written after each round.
 
     Flower does not resume a ServerApp that died. Here a new one with the same parts calls :meth:`restore`
     and then ``start`` as usual, with the same ``num_rounds``: rounds that were finished pass without a
-    message, and the next goes on from the arrays and the state that the last of them left. Around a
-    :class:`fgl_app.strategies.setup_round.SetupRoundStrategy` there is a checkpoint more, when the uploads
-    are in. What a client keeps to itself is the client's to keep.
+    message (but for the last one's evaluation), and the next goes on from the arrays and the state that the
+    last of them left. Around a :class:`fgl_app.strategies.setup_round.SetupRoundStrategy` there is a
+    checkpoint more, when the uploads are in. What a client keeps to itself is the client's to keep.
 
     Parameters
     ----------
@@ -40,6 +37,8 @@ class CheckpointedStrategy(Strategy):
         Where the checkpoint is, a safetensors file; no pickle is written or read.
     parts : Mapping[str, Stateful] or None, default None
         What else changes over the rounds, such as an optimizer that the strategy's callables use.
+    on_saved : Callable[[], None] or None, default None
+        Called after each checkpoint.
 
     Attributes
     ----------
@@ -48,11 +47,17 @@ class CheckpointedStrategy(Strategy):
     """
 
     def __init__(
-        self, strategy: Strategy, file: Path, *, parts: Mapping[str, Stateful] | None = None
+        self,
+        strategy: Strategy,
+        file: Path,
+        *,
+        parts: Mapping[str, Stateful] | None = None,
+        on_saved: Callable[[], None] | None = None,
     ) -> None:
         self.strategy = strategy
         self.file = file
         self.parts = dict(parts or {})
+        self.on_saved = on_saved
         self.rounds_done = 0
         self._arrays: ArrayRecord | None = None
         if isinstance(strategy, SetupRoundStrategy):
@@ -125,4 +130,5 @@ class CheckpointedStrategy(Strategy):
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
         save_state(state, self.file)
-        logger.debug("round %d is on disk", server_round)
+        if self.on_saved:
+            self.on_saved()

@@ -14,6 +14,7 @@ logger = logging.getLogger("fgl")
 
 POLL_SECONDS = 0.2
 SETTLE_SECONDS = 1.0
+LONGEST_REASON = 500
 
 
 class TooFewRepliesError(RuntimeError):
@@ -40,6 +41,12 @@ class Incident:
     phase: str
     reason: str
     site: str = ""
+
+    def __post_init__(self) -> None:
+        # Parts of it are what a client sent: no more of that than a line of the log can show.
+        for name in ("reason", "site"):
+            text = getattr(self, name)[:LONGEST_REASON]
+            object.__setattr__(self, name, "".join(c if c.isprintable() else " " for c in text))
 
     @classmethod
     def of_error(cls, node: str, phase: str, reply: Message) -> Incident:

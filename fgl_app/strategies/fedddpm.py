@@ -14,11 +14,12 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fgl_app.algorithms.apportion import apportion
 from fgl_app.algorithms.types import State
+from fgl_app.files import write_atomically
 from fgl_app.records import (
     ARRAYS,
     CONFIG,
@@ -182,6 +183,10 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         self.examples.clear()
         self.decisions.clear()
         self._label_counts.clear()
+        # Of a run that died before all were in; who is asked again uploads again.
+        for file in self._folder.glob("*.safetensors"):
+            if file.stem.isdigit():
+                file.unlink()
         return self.ask_every_node(grid, RecordDict({ARRAYS: arrays, CONFIG: config}), LOCAL_DIFFUSION)
 
     def accept_upload(self, reply: Message) -> None:
@@ -193,7 +198,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
             counts = label_counts(reply.content, self.num_classes)
         arrays = next(iter(reply.content.array_records.values()))
         self._folder.mkdir(parents=True, exist_ok=True)
-        save_file(arrays_to_state(arrays), self._file(key))
+        write_atomically(self._file(key), save(arrays_to_state(arrays)))
         self.examples[key] = int(num_examples(reply.content))
         self._label_counts[key] = counts
 

@@ -9,13 +9,16 @@ from contextlib import AbstractContextManager, nullcontext
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fgl_app.metrics.traffic import TrafficLedger
 from fgl_app.records import message_bytes, site_name
 from fgl_app.strategies.exchange import pull_each
 
-TOO_LARGE = 413
-"""Code of the error in place of a reply that is too large."""
+TOO_LARGE, UNREADABLE_REPLY = 413, 400
+"""Codes of the errors in place of a reply that is too large, or cannot be read."""
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, DecodeError)
+"""What Flower raises for a reply that was made to break it; a lost connection is none of these."""
 
 
 class MeteredGrid(Grid):
@@ -53,7 +56,7 @@ class MeteredGrid(Grid):
         self._phase_names = phase_names or {}
         self._waiting = waiting
         self._max_reply_bytes = max_reply_bytes
-        self._phases: dict[str, str] = {}
+        self._requests: dict[str, Message] = {}
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -84,15 +87,33 @@ class MeteredGrid(Grid):
         sent = list(messages)
         message_ids = list(self._grid.push_messages(sent))
         self._count_requests(sent)
-        for message_id, message in zip(message_ids, sent, strict=True):
-            self._phases[message_id] = self._phase(message)
+        self._requests.update(zip(message_ids, sent, strict=True))
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Fetch replies, counting them."""
-        replies = list(self._grid.pull_messages(message_ids))
-        for reply in replies:
-            self._count_reply(self._phases.pop(reply.metadata.reply_to_message_id, "other"), reply)
+        """Fetch replies one by one, counting them.
+
+        A reply says of itself whom it is from and what it answers, so both are put right here; one that
+        Flower cannot read becomes an error.
+        """
+        return [reply for message_id in message_ids for reply in self._pull(message_id)]
+
+    def _pull(self, message_id: str) -> list[Message]:
+        request = self._requests.get(message_id)
+        try:
+            replies = list(self._grid.pull_messages([message_id]))
+            sizes = [message_bytes(reply) for reply in replies]
+        except UNREADABLE as error:
+            if request is None:
+                raise
+            reason = f"a reply that cannot be read: {type(error).__name__}: {error}"
+            replies, sizes = [Message(Error(UNREADABLE_REPLY, reason), reply_to=request)], [0]
+        for reply, size in zip(replies, sizes, strict=True):
+            self._ledger.record(self._phase(request) if request else "other", "uplink", size)
+            if request:
+                reply.metadata.__dict__["_src_node_id"] = request.metadata.dst_node_id
+                reply.metadata.__dict__["_reply_to_message_id"] = message_id
+                self._requests.pop(message_id, None)
         return replies
 
     def send_and_receive(
@@ -103,17 +124,11 @@ class MeteredGrid(Grid):
         if not sent:
             return []
         requests = {message.metadata.dst_node_id: message for message in sent}
+        most = max(self._max_reply_bytes, 2 * max(map(message_bytes, sent)))
         with self._waiting():
             # Through this grid's own methods, which count.
             pulled = pull_each(self, sent, timeout=timeout if timeout is not None else math.inf)
-            return [self._if_not_too_large(reply, requests[node]) for node, reply in pulled]
-
-    def _if_not_too_large(self, reply: Message, request: Message) -> Message:
-        size, most = message_bytes(reply), max(self._max_reply_bytes, 2 * message_bytes(request))
-        if size <= most:
-            return reply
-        reason = f"reply of {size:,} bytes from site {site_name(reply)}, at most {most:,} are accepted"
-        return Message(Error(TOO_LARGE, reason), reply_to=request)
+            return [_unless_larger(most, reply, requests[node]) for node, reply in pulled]
 
     def _phase(self, request: Message) -> str:
         message_type = request.metadata.message_type
@@ -124,5 +139,10 @@ class MeteredGrid(Grid):
         for message in messages:
             self._ledger.record(self._phase(message), "downlink", message_bytes(message))
 
-    def _count_reply(self, phase: str, reply: Message) -> None:
-        self._ledger.record(phase, "uplink", message_bytes(reply))
+
+def _unless_larger(most: int, reply: Message, request: Message) -> Message:
+    size = message_bytes(reply)
+    if size <= most:
+        return reply
+    reason = f"reply of {size:,} bytes from site {site_name(reply)}, at most {most:,} are accepted"
+    return Message(Error(TOO_LARGE, reason), reply_to=request)

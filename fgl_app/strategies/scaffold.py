@@ -11,7 +11,15 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.records import CONFIG, CONTROL, CONTROL_ROUND, CONTROL_SITES, num_examples, site_name
+from fgl_app.records import (
+    CONFIG,
+    CONTROL,
+    CONTROL_ROUND,
+    CONTROL_SITES,
+    num_examples,
+    site_digest,
+    site_name,
+)
 from fgl_app.strategies.state import load_strategy_state, strategy_state
 
 logger = logging.getLogger("fgl")
@@ -24,8 +32,8 @@ class ScaffoldStrategy(Strategy):
     the change of the client's own in the same place. A reply may be lost, or left out by a wrapper around
     this strategy; so the config's "control-round" tells each client the last round whose change was taken
     (0: none), and it goes on from its variate of that round. To a node that did not reply yet, which after a
-    resume can be a known site under another id, "control-sites" tells all sites whose change was taken, and
-    "control-round" then is a list of their rounds. Replies must have been checked, as
+    resume can be a known site under another id, "control-sites" has digests of the names of all sites whose
+    change was taken, and "control-round" then is a list of their rounds. Replies must have been checked, as
     :class:`fgl_app.strategies.checked.CheckedStrategy` around this strategy does.
 
     Where the paper takes plain means over clients, changes are weighted by "num-examples", as the wrapped
@@ -84,7 +92,7 @@ class ScaffoldStrategy(Strategy):
         if node in self._taken or not self._taken:
             return {CONTROL_ROUND: self._taken.get(node, ("", 0))[1]}
         sites, rounds = zip(*self._taken.values(), strict=True)
-        return {CONTROL_SITES: list(sites), CONTROL_ROUND: list(rounds)}
+        return {CONTROL_SITES: list(map(site_digest, sites)), CONTROL_ROUND: list(rounds)}
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -38,15 +39,18 @@ def strategy_state(strategy: Strategy) -> dict[str, Any]:
     ----------
     strategy : Strategy
         One that is :class:`Stateful` is asked. Of any other, as Flower's own, it is every attribute of plain
-        values or arrays: moments, current weights, and settings too; a strategy inside it is asked in turn.
+        values or arrays that is no parameter of its constructor: moments and current weights, not settings,
+        which are whoever's resumes the run. A strategy inside it is asked in turn.
     """
     if isinstance(strategy, Stateful):
         return strategy.state_dict()
+    constructors = [vars(kind)["__init__"] for kind in type(strategy).__mro__ if "__init__" in vars(kind)]
+    settings = {name for constructor in constructors for name in signature(constructor).parameters}
     state: dict[str, Any] = {}
     for name, value in vars(strategy).items():
         if isinstance(value, Strategy):
             state[name] = strategy_state(value)
-        elif _is_plain(value):
+        elif name not in settings and _is_plain(value):
             state[name] = value
     return state
 
@@ -132,7 +136,9 @@ def _is_plain(value: object) -> bool:
         return all(_is_plain(part) for pair in value.items() for part in pair)
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str | bytes | np.ndarray | torch.Tensor)
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biuf"
+    return value is None or isinstance(value, bool | int | float | str | bytes | np.generic | torch.Tensor)
 
 
 def _encode(value: object, arrays: dict[str, torch.Tensor]) -> object:
@@ -152,8 +158,10 @@ def _encode(value: object, arrays: dict[str, torch.Tensor]) -> object:
             coded = keep("tensor", value)
         case np.ndarray():
             coded = keep("array", torch.from_numpy(value.copy()))
+        case np.generic():
+            coded = value.item()
         case bytes():
-            coded = keep("bytes", torch.frombuffer(bytearray(value), dtype=torch.uint8))
+            coded = keep("bytes", torch.tensor(list(value), dtype=torch.uint8))
         case ArrayRecord():
             coded = {"record": _encode({name: array.numpy() for name, array in value.items()}, arrays)}
         case Mapping():

@@ -25,18 +25,28 @@ TINY = {
 
 
 def run(
-    tmp_path, name="run", nodes=3, broken=(), spoil=None, second=None, first_node=100, sites=(), **changes
+    tmp_path,
+    name="run",
+    nodes=3,
+    of=None,
+    broken=(),
+    spoil=None,
+    second=None,
+    first_node=100,
+    sites=(),
+    **changes,
 ):
     """Run the app.
 
     The second client can be odd: its config changed by ``second``, its reply by ``spoil``, which gets each
-    message and reply. ``sites`` holds the node config of each client that has data of its own.
+    message and reply. Of the clients over which the data are split, ``of``, the first ``nodes`` are there.
+    ``sites`` holds the node config of each client that has data of its own.
     """
     values = {key.replace("_", "-"): value for key, value in changes.items()}
     config = config_keys() | TINY | {"output-dir": str(tmp_path), "run-name": name} | values
     grid = FakeGrid(
         {
-            first_node - i: app_node(client_app, i, nodes, config, **(sites[i] if sites else {}))
+            first_node - i: app_node(client_app, i, of or nodes, config, **(sites[i] if sites else {}))
             for i in range(nodes)
         }
         | {node: lambda message: 1 / 0 for node in broken}

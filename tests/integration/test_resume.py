@@ -1,6 +1,7 @@
 """A run that died goes on from what is on disk, and ends as if nothing had been."""
 
 import json
+from contextlib import closing
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from safetensors.torch import load_file
 from fgl_app import client_state
 from fgl_app.config import ConfigError
 from fgl_app.methods import fedddpm as fedddpm_method
+from fgl_app.results.run_directory import RunDirectory, read_run_config
+from fgl_app.strategies.state import save_state
 from fgl_app.synthesis import engine, job
 from tests.integration import test_fedddpm_apps as diffusion
 from tests.integration.test_apps import run, same
@@ -19,6 +22,10 @@ QUICK = {"num_server_rounds": 3, "partitioning": "iid", "seed": 3, "image_size":
 
 class KilledError(BaseException):
     """Ends a run as a signal does: nothing between here and the test may catch it."""
+
+
+def killed():
+    raise KilledError
 
 
 def dies_in_round(number):
@@ -40,10 +47,15 @@ def assert_equal_runs(tmp_path, resumed, straight):
     first, second = weights(tmp_path / "died"), weights(tmp_path / "straight")
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    ignored = {"uplink_bytes", "downlink_bytes", "resumed_after_round"}
+    bytes_of = ("uplink_bytes", "downlink_bytes")
+    ignored = {*bytes_of, "resumed_after_round"}
     assert {k: v for k, v in same(resumed).items() if k not in ignored} == {
         k: v for k, v in same(straight).items() if k not in ignored
     }
+    # What was sent in vain was sent.
+    for way in bytes_of:
+        assert resumed[way].keys() == straight[way].keys()
+        assert all(resumed[way][phase] >= count for phase, count in straight[way].items())
 
 
 def on_colours(method="classifier"):
@@ -140,6 +152,39 @@ def test_a_local_diffusion_model_is_not_trained_again(tmp_path, monkeypatch):
     assert_equal_runs(tmp_path, resumed, straight)
 
 
+@pytest.mark.parametrize("method", ["fgl", "fedddpm"])
+@pytest.mark.parametrize("moment", ["training", "evaluation"])
+def test_what_was_found_before_the_first_round_ended_is_not_lost(tmp_path, monkeypatch, method, moment):
+    options = on_colours("fgl") if method == "fgl" else {**diffusion.TINY, "method": "fedddpm"}
+    straight = run(tmp_path, "straight", client_state_dir=str(tmp_path / "a"), **options)
+    if moment == "training":
+        monkeypatch.setattr(
+            "fgl_app.strategies.checkpointed.save_state",
+            lambda state, file: killed() if state["round"] else save_state(state, file),
+        )
+    else:
+        monkeypatch.setattr("fgl_app.methods.session.Session.evaluate", lambda *_: killed())
+    options["client_state_dir"] = str(tmp_path / "b")
+    with pytest.raises(KilledError):
+        run(tmp_path, "died", **options)
+    monkeypatch.undo()
+    resumed = run(tmp_path, "died", resume=True, first_node=900, **options)
+    assert_equal_runs(tmp_path, resumed, straight)
+
+
+def test_without_a_checkpoint_a_resumed_run_begins_anew(tmp_path):
+    quick = on_colours() | {"num_server_rounds": 3}
+    straight = run(tmp_path, "straight", **quick)
+    with pytest.raises(KilledError):
+        run(tmp_path, "died", spoil=dies_in_round(3), **quick)
+    (tmp_path / "died" / "checkpoint.safetensors").unlink()
+    resumed = run(tmp_path, "died", resume=True, **quick)
+    assert_equal_runs(tmp_path, resumed, straight)
+    lines = (tmp_path / "died" / "metrics.jsonl").read_text().splitlines()
+    rounds = [event["round"] for event in map(json.loads, lines) if event["event"] == "round"]
+    assert rounds == [1, 2, 3]
+
+
 def test_what_cannot_be_resumed_is_refused_with_its_reason(tmp_path):
     quick = on_colours() | {"num_server_rounds": 2}
     with pytest.raises(KilledError):
@@ -150,10 +195,19 @@ def test_what_cannot_be_resumed_is_refused_with_its_reason(tmp_path):
         run(tmp_path, "elsewhere", resume=True, **quick)
     with pytest.raises(ConfigError, match="resume needs run-name"):
         run(tmp_path, "", resume=True, **quick)
+    with pytest.raises(ValueError, match="keeps its config, but num-clients is 2 and was 0"):
+        run(tmp_path, "died", resume=True, **{**quick, "num_clients": 2})
+    folder = tmp_path / "died"
+    with (
+        closing(RunDirectory.reopen(folder, read_run_config(folder))),
+        pytest.raises(ValueError, match="still goes on in another process"),
+    ):
+        run(tmp_path, "died", resume=True, **quick)
     # A lost site may be done without.
-    assert run(tmp_path, "died", resume=True, broken=(98,), **{**quick, "min_nodes": 1})["rounds"] == 2
+    assert run(tmp_path, "died", resume=True, nodes=2, of=3, **{**quick, "min_nodes": 2})["rounds"] == 2
     with pytest.raises(ValueError, match="completed; there is nothing to resume"):
-        run(tmp_path, "died", resume=True, **{**quick, "min_nodes": 1})
+        run(tmp_path, "died", resume=True, **{**quick, "min_nodes": 2})
+    assert not (tmp_path / "died" / ".lock").exists()
 
 
 def test_a_damaged_checkpoint_is_said(tmp_path):

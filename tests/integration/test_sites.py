@@ -106,6 +106,21 @@ def test_without_a_test_set_the_sites_evaluate(tmp_path):
     assert summary["failures"] == []
 
 
+def test_without_a_data_set_on_the_server_every_label_must_be_known(tmp_path):
+    words = tmp_path / "words.toml"
+    words.write_text('[labels]\nr = "red"\n')
+    test = LabeledImages(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.arange(2))
+    sites = [a_site(tmp_path, f"s{i}", [0, 1] * 6, ["r", "green"]) for i in range(2)]
+    sites.append(a_site(tmp_path, "odd", [0, 1] * 6, ["r", "Green"]))
+    (tmp_path / "s0" / "test.parquet").write_bytes(encode_images(test, ["r", "green"]))
+    options = settings("fgl") | {"dataset": "none", "class_subset": "r, green", "vocabulary": str(words)}
+    summary = run(tmp_path, sites=sites, **options, partitioning="sites")
+    assert summary["num_prompts"] == 2
+    assert "the label 'Green', which the server does not know; it knows red, green" in str(
+        summary["failures"]
+    )
+
+
 def test_when_no_site_has_a_test_split_the_run_says_so(tmp_path):
     sites = [a_site(tmp_path, f"s{i}", [0, 1, 2] * 4, NAMES) for i in range(3)]
     options = settings("classifier") | {"dataset": "none", "class_subset": "red, green, blue"}
@@ -135,7 +150,7 @@ def test_what_sites_cannot_do_is_refused(changes, sentence):
     [
         ({}, "needs --node-config with data-path and site-name"),
         ({"data-path": "/data"}, "needs --node-config with site-name"),
-        ({"data-path": "/data", "site-name": "../x"}, "site-name must be of letters"),
+        ({"data-path": "/data", "site-name": "../x"}, "site-name must be of at most 64 letters"),
     ],
 )
 def test_a_node_config_without_sense_is_refused(node_config, sentence):
@@ -148,6 +163,10 @@ def test_the_server_does_not_choose_where_a_site_writes(tmp_path):
     site = read_site({"data-path": "/data", "site-name": "a", "state-path": str(tmp_path)}, config)
     assert site.state == tmp_path / "a"
     assert "/etc" not in str(read_site({"data-path": "/data", "site-name": "a"}, config).state)
+    # Nor with a data set that is split: a node config that has both serves both kinds of runs.
+    split = parse_config({"client-state-dir": "/etc"})
+    node_config = {"partition-id": 0, "num-partitions": 2, "state-path": str(tmp_path)}
+    assert read_site(node_config, split).state == tmp_path / "00000"
 
 
 def test_a_client_of_another_version_is_left_out_by_name(tmp_path, monkeypatch):

@@ -318,6 +318,80 @@ def test_a_reply_that_is_far_too_large_is_dropped_and_the_others_count():
     assert inner.most_pulled_at_once == 1
 
 
+def test_an_endless_reason_is_cut_and_ends_no_run():
+    def talkative(message):
+        return Message(Error(2, "\x01" * 20_000_000), reply_to=message)
+
+    strategy = CheckedStrategy(
+        FedAvg(min_train_nodes=1, min_available_nodes=1, fraction_evaluate=0.0), min_replies=1
+    )
+    start(strategy, {1: site(0), 2: talkative})
+    (incident,) = strategy.failures
+    assert incident.reason == " " * 500
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("dtype"), IndexError(), UnicodeDecodeError("utf-8", b"", 0, 1, "")]
+)
+def test_a_reply_that_flower_cannot_read_is_that_nodes_failure(error):
+    class Breaking(FakeGrid):
+        def pull_messages(self, message_ids):
+            replies = super().pull_messages(message_ids)
+            if replies and replies[0].metadata.src_node_id == 2:
+                raise error
+            return replies
+
+    grid = MeteredGrid(Breaking({1: site(0), 2: site(1), 3: site(2)}), TrafficLedger())
+    strategy = CheckedStrategy(
+        FedAvg(min_train_nodes=1, min_available_nodes=1, fraction_evaluate=0.0), min_replies=1
+    )
+    strategy.start(grid, ARRAYS, num_rounds=1)
+    assert [incident.node for incident in strategy.failures] == ["2"]
+    assert "a reply that cannot be read" in strategy.failures[0].reason
+
+
+def test_a_lost_connection_is_nobodys_failure():
+    class Lost(FakeGrid):
+        def pull_messages(self, message_ids):
+            raise ConnectionError("the SuperLink is gone")
+
+    grid = MeteredGrid(Lost({1: site(0), 2: site(1)}), TrafficLedger())
+    with pytest.raises(ConnectionError):
+        CheckedStrategy(FedAvg()).start(grid, ARRAYS, num_rounds=1)
+
+
+def test_a_reply_is_from_the_node_that_was_asked_whatever_it_says():
+    def forger(message):
+        reply = site(1)(message)
+        reply.metadata.__dict__["_src_node_id"] = 1
+        return reply
+
+    class Believing(FakeGrid):
+        def push_messages(self, messages):
+            ids = super().push_messages(messages)
+            for reply in self._replies.values():
+                reply.metadata.__dict__["_src_node_id"] = 1
+            return ids
+
+    strategy = fgl(Recorder())
+    strategy.start(MeteredGrid(Believing({1: site(0), 2: forger}), TrafficLedger()), ARRAYS, num_rounds=1)
+    assert sorted(strategy.uploads) == [("0", 1), ("1", 2)]
+
+
+def test_too_few_nodes_for_an_evaluation_end_the_run_in_time():
+    grid = FakeGrid({1: site(0), 2: site(1)})
+
+    def leaves(message):
+        reply = site(1)(message)
+        del grid.nodes[2]
+        return reply
+
+    grid.nodes[2] = leaves
+    strategy = CheckedStrategy(FedAvg(), timeout=0.3)
+    with pytest.raises(TooFewRepliesError, match="1 of at least 2 nodes connected"):
+        strategy.start(grid, ARRAYS, num_rounds=1)
+
+
 def test_a_node_that_never_comes_ends_a_round_in_time():
     sampling = {"min_train_nodes": 2, "min_available_nodes": 2}
     strategy = CheckedStrategy(FedAvg(**sampling), timeout=0.3)

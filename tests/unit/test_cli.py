@@ -110,6 +110,13 @@ def test_the_number_of_clients_is_said_once(tmp_path):
         (["--config", "bad.toml"], "config file 'bad.toml' is not valid TOML"),
         (["output-dir=bad.toml"], "config key 'output-dir' must be a folder that can be written"),
         (["output-dir=.", "run-name=taken"], "config key 'run-name' must be new in"),
+        (["partitioning=sites"], "partitioning 'sites' needs --federation DIR"),
+        (["--federation", "taken"], "there is no federation in 'taken'"),
+        (
+            ["--resume", "taken", "--clients", "3"],
+            "--resume keeps the run's config: no --preset, --config or",
+        ),
+        (["resume=true"], "resume needs run-name, the folder of the run in output-dir"),
     ],
 )
 def test_bad_input_exits_2_with_one_sentence(tmp_path, arguments, sentence):
@@ -121,6 +128,12 @@ def test_bad_input_exits_2_with_one_sentence(tmp_path, arguments, sentence):
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert {path.name for path in tmp_path.iterdir()} == {"bad.toml", "taken"}
+
+
+def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path):
+    done = fgl("run", "--resume", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"Error: {tmp_path} is not the folder of a run: its config.json cannot be read\n"
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are(tmp_path, monkeypatch):

@@ -147,7 +147,7 @@ def test_summary_is_ordered_strict_json_and_replaces_the_old_one(tmp_path):
     text = (run.path / "summary.json").read_text()
     assert list(json.loads(text)) == ["status", "loss", "alpha", "zeta", "versions"]
     assert json.loads(text)["loss"] is None
-    assert sorted(entry.name for entry in run.path.iterdir()) == ["config.json", "summary.json"]
+    assert sorted(entry.name for entry in run.path.glob("[!.]*")) == ["config.json", "summary.json"]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
