@@ -8,14 +8,18 @@ from fgl_app.results.run_directory import RunDirectory
 CONFIG = {"method": "fgl", "num-clients": 10, "prompt-template": "<script>alert(1)</script>"}
 
 
-def a_run(tmp_path, name="a-run", *, config=CONFIG, accuracies=(0.4, 0.8), **summary):
-    """Return the folder of a completed run of ten clients; ``summary`` changes its summary."""
+def a_run(tmp_path, name="a-run", *, config=CONFIG, accuracies=(0.4, 0.8), quality=None, **summary):
+    """Return the folder of a completed run of ten clients; ``summary`` changes its summary.
+
+    With ``quality`` it has these metrics in every round, in place of accuracy and loss.
+    """
     run = RunDirectory.create(tmp_path, name, config)
     with run.phase("synthesis"):
         pass
     for number, accuracy in enumerate(accuracies, 1):
         sent = {"uplink_bytes": 123_450 + 4_000_000 * (number - 1), "downlink_bytes": 5_000_000}
-        run.log({"event": "round", "round": number, "accuracy": accuracy, "loss": 1 / number, **sent})
+        metrics = quality or {"accuracy": accuracy, "loss": 1 / number}
+        run.log({"event": "round", "round": number, **metrics, **sent})
     run.write_summary(
         {
             "strategy": "fgl-fedavg",

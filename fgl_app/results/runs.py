@@ -200,7 +200,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read_events(path: Path) -> list[dict[str, Any]]:
     events = []
     with suppress(OSError):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             # A killed process can leave half a line.
             with suppress(ValueError):
                 events.append(json.loads(line))

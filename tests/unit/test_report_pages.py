@@ -4,7 +4,6 @@ import pytest
 
 from fgl_app.results.comparison import write_comparison
 from fgl_app.results.report import write_report
-from fgl_app.results.run_directory import RunDirectory
 from tests.browser import CHROMIUM, Browser
 from tests.runs import a_run, illustrate
 
@@ -41,9 +40,8 @@ def test_a_report_fits_and_asks_nobody(tmp_path, browser, width):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_many_numbers_of_a_diffusion_model_fit(tmp_path, browser, width):
     quality = {"frechet_distance": 123.4, "precision": 0.5, "recall": 0.5, "label_agreement": 0.5}
-    run = a_run(tmp_path, accuracies=(), **quality, downstream_accuracy=0.5, model_bytes=5 * 10**6)
-    for number in (1, 2):
-        RunDirectory(run).log({"event": "round", "round": number, **quality})
+    more = {"downstream_accuracy": 0.5, "model_bytes": 5 * 10**6}
+    run = a_run(tmp_path, quality=quality, **quality, **more)
     seen = browser.look(write_report(run), width)
     assert_sound(seen, width)
     assert seen["pictures"] == 2
