@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fgl_app.cli_keys import show_config, show_presets
 from fgl_app.cli_parts import (
     BAD_INPUT,
     FAILED,
@@ -20,6 +20,7 @@ from fgl_app.cli_parts import (
     PresetOption,
     bad_input_ends,
 )
+from fgl_app.cli_results import REPORT_HELP, list_runs, report
 from fgl_app.federation.commands import federation
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ model, trains the classifier on it, and can go on with ordinary federated rounds
   fgl check           whether what a run needs is there
 
   fgl config          every config key with its default
+
+  fgl list            the runs in a folder, with their results
+
+  fgl report          the report of a run, or a page that compares several
 
   fgl synthesize      make a synthetic set elsewhere, from a run's embeddings
 
@@ -231,37 +236,10 @@ def synthesize(
     print(folder)
 
 
-@app.command("presets")
-def show_presets() -> None:
-    """List the published experiments that can be run by name, and what each needs."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from fgl_app.presets import describe_preset, presets
-
-    table = Table("preset", "what it is", "needs", box=None, pad_edge=False)
-    for name, file in presets().items():
-        table.add_row(name, *map(Text, describe_preset(file)))
-    Console(highlight=False, emoji=False).print(table)
-
-
-@app.command("config")
-def show_config() -> None:
-    """List every config key with its default and its meaning."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from fgl_app.config import RunConfig, allowed_values
-
-    table = Table("key", "default", "meaning", box=None, pad_edge=False)
-    for name, field in RunConfig.model_fields.items():
-        key = name.replace("_", "-")
-        choices = " | ".join(allowed_values(key))
-        meaning = f"{field.description}\n{choices}" if choices else str(field.description)
-        table.add_row(key, Text(json.dumps(field.default)), Text(meaning))
-    Console(highlight=False, emoji=False).print(table)
+app.command("report", help=REPORT_HELP)(report)
+app.command("list")(list_runs)
+app.command("presets")(show_presets)
+app.command("config")(show_config)
 
 
 def main() -> None:

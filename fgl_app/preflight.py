@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fgl_app.config import NO_DATASET, ConfigError, RunConfig
+from fgl_app.results.trackers import check_trackers
 
 if TYPE_CHECKING:
     from fgl_app.data.types import ImageDataset
@@ -88,6 +89,8 @@ def examinations(config: RunConfig, num_clients: int) -> dict[str, Callable[[], 
         "classifier": lambda: _classifier(config),
         "data set": lambda: _data_set(config, num_clients),
     }
+    if config.tracker_names:
+        looks["trackers"] = lambda: check_trackers(config.tracker_names)
     if config.method == "fgl" or (config.trains_diffusion and config.diffusion_space == "latent"):
         looks["generator"] = lambda: _generator(config)
     if config.method == "fgl" and config.prompts == "instance":

@@ -281,7 +281,12 @@ def message_bytes(message: Message) -> int:
     """
     if message.has_error():
         return int(error_to_proto(message.error).ByteSize())
-    return int(recorddict_to_proto(message.content).ByteSize())
+    return content_bytes(message.content)
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Return the size of a message's content, as serialized, bytes."""
+    return int(recorddict_to_proto(content).ByteSize())
 
 
 def require_finite(arrays: ArrayRecord, what: str) -> ArrayRecord:

@@ -29,6 +29,9 @@ REFERENCE_POINTS: dict[str, tuple[str, ...]] = {
 }
 """Inner strategies that are no strategy, and the methods they belong to."""
 
+TRACKERS = ("tensorboard", "wandb")
+"""Who can be told a run's numbers."""
+
 NO_DATASET = "none"
 """The data set of a server that has none."""
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fgl_app.config.choices import (
     NO_DATASET,
     REFERENCE_POINTS,
+    TRACKERS,
     Augmentation,
     DiffusionSpace,
     EmbeddingDtype,
@@ -233,6 +234,12 @@ class RunConfig(BaseModel):
     run_name: str = Field(
         "", pattern=r"^(\w[\w.-]*)?$", description="name of that folder; empty: time and method"
     )
+    trackers: str = Field(
+        "",
+        description="who is told the numbers of each round, by commas: "
+        + ", ".join(f"`{name}`" for name in TRACKERS)
+        + "; empty: nobody",
+    )
     resume: bool = Field(False, description="go on with the run in that folder, which died; see `fgl run -h`")
 
     @model_validator(mode="after")
@@ -255,6 +262,8 @@ class RunConfig(BaseModel):
             raise ValueError("resume needs run-name, the folder of the run in output-dir")
         if self.resume and not self.can_resume:
             raise ValueError(f"inner-strategy '{inner}' has no rounds to resume; run it again")
+        if unknown := set(self.tracker_names) - set(TRACKERS):
+            raise ValueError(f"trackers must be among {', '.join(TRACKERS)}, by commas, got '{min(unknown)}'")
         if self.run_name == "latest":
             raise ValueError("run-name must not be 'latest', the link to the newest run")
         if self.partitioning == "domain" and not self.domain_column:
@@ -298,6 +307,12 @@ class RunConfig(BaseModel):
         if self.method in ("classifier", "diffusion") or self.inner_strategy in REFERENCE_POINTS:
             return self.inner_strategy
         return self.method
+
+    @property
+    def tracker_names(self) -> tuple[str, ...]:
+        """The trackers, each once."""
+        names = (name.strip() for name in self.trackers.split(","))
+        return tuple(dict.fromkeys(name for name in names if name))
 
     @property
     def trains_diffusion(self) -> bool:

@@ -21,7 +21,6 @@ from fgl_app.records import (
     arrays_to_state,
     check_trained,
     site_name,
-    state_to_arrays,
 )
 from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, pull_each, silent_nodes
 from fgl_app.tasks.task import Evaluation, LocalRound
@@ -80,7 +79,7 @@ def run_local_only(session: Session) -> nn.Module:
 def _train_alone(session: Session) -> dict[tuple[str, int], State]:
     """Return each client's weights after all rounds, by site name and node id."""
     config = session.config
-    arrays = state_to_arrays(session.task.new_model().state_dict())
+    arrays = session.initial_arrays()
     told = session.told(
         {"epochs": config.local_epochs, "server-round": 1, "rounds": config.num_server_rounds}
     )

@@ -31,20 +31,22 @@ from fgl_app.methods.session_state import (
 from fgl_app.metrics.traffic import TrafficLedger
 from fgl_app.progress import log
 from fgl_app.records import (
+    ARRAYS,
     CHANNELS,
     CLASS_NAMES,
     CODE,
     RUN,
     arrays_to_state,
+    content_bytes,
     metric_record,
     num_examples,
     state_to_arrays,
 )
 from fgl_app.records import load_state as load_model_state
-from fgl_app.results.curves import plot_metric
-from fgl_app.results.plots import plot_image_grid, plot_label_distribution, plot_traffic
+from fgl_app.results.plots import plot_image_grid, plot_label_distribution
 from fgl_app.results.report import SETUP_PHASE, write_report
 from fgl_app.results.run_directory import RunDirectory, versions
+from fgl_app.results.trackers import Trackers
 from fgl_app.strategies.checked import CheckedStrategy
 from fgl_app.strategies.checkpointed import CheckpointedStrategy
 from fgl_app.strategies.exchange import Incident, wait_for_nodes
@@ -85,6 +87,9 @@ class Session:
         self.token = secrets.token_hex(8)
         if config.resume:
             restore_session(self)
+        self.trackers = Trackers(
+            config.tracker_names, directory.path, config.to_run_config(), after=self.last_evaluated
+        )
         self.grid = MeteredGrid(
             grid,
             self.ledger,
@@ -170,6 +175,7 @@ class Session:
         self.outcome |= {**metrics, **self.task.protocol, **by_domain}
         bytes_so_far = {"uplink_bytes": traffic["uplink"], "downlink_bytes": traffic["downlink"]}
         self.directory.log({"event": "round", "round": server_round, **metrics, **by_domain, **bytes_so_far})
+        self.trackers.log(server_round, metrics, self.ledger.by_phase(), self.directory.seconds)
         if evaluation.samples is not None:
             self._keep_samples(server_round, evaluation.samples)
         text = self.task.describe(metrics)
@@ -188,7 +194,7 @@ class Session:
             [f"round {number}" for number in self.samples],
             self.directory.path / "samples_by_round.png",
             title="Samples from the same noise",
-            rows="rounds",
+            rows=("round", "rounds"),
         )
 
     def plot_images(self, images: LabeledImages, name: str, title: str) -> None:
@@ -223,7 +229,7 @@ class Session:
         save_session(self)
         result = checkpointed.start(
             self.grid,
-            state_to_arrays(self.task.new_model().state_dict()),
+            self.initial_arrays(),
             num_rounds=config.num_server_rounds,
             timeout=config.node_timeout,
             train_config=self.told({"epochs": config.local_epochs}),
@@ -232,6 +238,13 @@ class Session:
         )
         assert result.arrays is not None, "checked strategies return arrays or raise"
         return result.arrays
+
+    def initial_arrays(self) -> ArrayRecord:
+        """Return the seeded initial weights, and note how large they are when they travel."""
+        arrays = state_to_arrays(self.task.new_model().state_dict())
+        # What one client sends in a round of FedAvg: the report sets the run's bytes beside it.
+        self.outcome["model_bytes"] = content_bytes(RecordDict({ARRAYS: arrays}))
+        return arrays
 
     def told(self, values: Mapping[str, int]) -> ConfigRecord:
         """Return what a request tells a client: some values, which run this is and which code runs."""
@@ -263,13 +276,9 @@ class Session:
 
     def finish(self, error: BaseException | None) -> None:
         """Write plots, ``summary.json`` and ``report.html``, whether the run completed or failed."""
-        if self.curve:
-            plot_metric(self.task.headline, self.curve, self.directory.path / f"{self.task.headline}.png")
-        traffic = self.ledger.by_phase()
-        if traffic:
-            plot_traffic(traffic, self.directory.path / "traffic.png")
         self.directory.write_summary(self._summary(error))
         write_report(self.directory.path)
+        self.trackers.finish()
         if error is None:
             forget_state(self.directory.path)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from fgl_app.results.style import BLUE, MUTED, ORANGE, picture
+from fgl_app.results.style import BLUE, MUTED, ORANGE, PALETTE, picture, scale_bytes, shorten
 from fgl_app.results.units import human_number, human_percent
 
 if TYPE_CHECKING:
@@ -27,17 +28,17 @@ def plot_metric(name: str, points: Sequence[tuple[int, float]], path: Path) -> N
     name : str
         "accuracy" (0..1, higher is better) or "frechet_distance" (lower is better, logarithmic axis).
     points : Sequence[tuple[int, float]]
-        Round and value, at least one, rounds ascending.
+        Round and value, at least two, rounds ascending.
     path : Path
         The PNG to write.
 
     Raises
     ------
     ValueError
-        If there are no points.
+        If there are fewer points: a curve has two.
     """
-    if not points:
-        raise ValueError("points must hold at least one round, got none")
+    if len(points) < 2:
+        raise ValueError(f"points must hold at least two rounds, got {len(points)}")
     title, human = _CURVES[name]
     rounds, values = zip(*points, strict=True)
     with picture(path, 3.1, title, f"{human(values[-1])} after round {rounds[-1]}") as figure:
@@ -49,9 +50,81 @@ def plot_metric(name: str, points: Sequence[tuple[int, float]], path: Path) -> N
             _scale_fractions(axes, values)
         else:
             _scale_distances(axes, values)
-        _number_rounds(axes, rounds)
-        if len(points) == 1:
-            axes.annotate(human(values[0]), points[0], (10, 0), textcoords="offset points", va="center")
+        _number_rounds(axes)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A run's metric.
+
+    Attributes
+    ----------
+    label : str
+        The run's name.
+    number : int
+        Its place among the runs, from 0: gives its colour.
+    points : Sequence[tuple[float, float]]
+        Where, and the value; a single point is drawn with a line at its height.
+    """
+
+    label: str
+    number: int
+    points: Sequence[tuple[float, float]]
+
+
+def run_color(number: int) -> str:
+    """Return the colour of a run by its place among those compared."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def plot_curves(name: str, curves: Sequence[Curve], axis: str, file: IO[bytes]) -> None:
+    """Draw a metric of several runs over each other.
+
+    Parameters
+    ----------
+    name : str
+        "accuracy" or "frechet_distance".
+    curves : Sequence[Curve]
+        At least one, each with at least one point.
+    axis : str
+        "round", or "bytes" for bytes sent by clients on a logarithmic axis.
+    file : IO[bytes]
+        Gets the PNG.
+    """
+    title, _ = _CURVES[name]
+    subtitle = "by round" if axis == "round" else "by what the clients had sent by then"
+    rows = math.ceil(len(curves) / 2)
+    with picture(file, 3.4 + 0.2 * rows, title, subtitle) as figure:
+        axes = figure.subplots()
+        for curve in curves:
+            _draw_curve(axes, curve)
+        (_scale_fractions if name == "accuracy" else _scale_distances)(
+            axes, [value for curve in curves for _, value in curve.points]
+        )
+        if axis == "round":
+            _number_rounds(axes)
+        else:
+            sizes = [size for curve in curves for size, _ in curve.points]
+            scale_bytes(axes, 0.45 * min(sizes), 2.2 * max(sizes))
+        axes.set_xmargin(0.04)
+        figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=1.6)
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    xs, ys = zip(*curve.points, strict=True)
+    # When the colours are used up, the dashes tell.
+    style = "-" if curve.number < len(PALETTE) else "--"
+    color = run_color(curve.number)
+    if len(xs) == 1:
+        axes.axhline(ys[0], color=color, linewidth=1, linestyle=":", zorder=0)
+    axes.plot(
+        *(xs, ys, style),
+        color=color,
+        linewidth=2,
+        marker="o",
+        markersize=4 if 1 < len(xs) <= 20 else 7 if len(xs) == 1 else 0,
+        label=shorten(curve.label, 30),
+    )
 
 
 def plot_corrections(decisions: Sequence[Mapping[str, Any]], threshold: float, path: Path) -> None:
@@ -84,13 +157,13 @@ def plot_corrections(decisions: Sequence[Mapping[str, Any]], threshold: float, p
         lower.set_ylabel("improvement a round")
         lower.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         lower.axhline(threshold, color=MUTED, linewidth=1, linestyle="--")
-        _number_rounds(lower, [row["round"] for row in decisions])
+        _number_rounds(lower)
 
 
 def _scale_fractions(axes: Axes, values: Sequence[float]) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    low = 0.0 if len(values) == 1 else max(0.0, math.floor(10 * min(values) - 0.5) / 10)
+    low = max(0.0, math.floor(10 * min(values) - 0.5) / 10)
     axes.set_ylim(low, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(axis="y")
@@ -108,11 +181,9 @@ def _scale_distances(axes: Axes, values: Sequence[float]) -> None:
     axes.grid(axis="y")
 
 
-def _number_rounds(axes: Axes, rounds: Sequence[int]) -> None:
+def _number_rounds(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
     axes.margins(x=0.015)
-    if len(rounds) == 1:
-        axes.set_xticks(rounds)
     axes.set_xlabel("round")

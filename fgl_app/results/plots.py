@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fgl_app.results.style import BLUE, FAINT, INK, MUTED, ORANGE, TITLE_HEIGHT, WIDTH, picture, shorten
+from fgl_app.results.style import (
+    BLUE,
+    FAINT,
+    INK,
+    MUTED,
+    ORANGE,
+    TITLE_HEIGHT,
+    WIDTH,
+    picture,
+    scale_bytes,
+    shorten,
+)
 from fgl_app.results.units import human_bytes
 
 if TYPE_CHECKING:
@@ -110,7 +121,7 @@ def plot_image_grid(
     *,
     per_class: int = 10,
     title: str = "Synthetic images",
-    rows: str = "classes",
+    rows: tuple[str, str] = ("class", "classes"),
 ) -> None:
     """Draw a row of images for each class, taken evenly from all of its images.
 
@@ -128,8 +139,8 @@ def plot_image_grid(
         Images in a row, at most.
     title : str, default "Synthetic images"
         Heading of the picture.
-    rows : str, default "classes"
-        What the subtitle calls them.
+    rows : tuple[str, str], default ("class", "classes")
+        What the subtitle calls one of them, and several.
     """
     chosen = np.unique(np.linspace(0, len(class_names) - 1, min(20, len(class_names))).round().astype(int))
     longest_row = int(np.bincount(labels, minlength=len(class_names))[chosen].max())
@@ -141,7 +152,7 @@ def plot_image_grid(
     # A row of few images is left short, not blown up.
     dpi = max(canvas.shape[1] / (WIDTH - margin - 0.1), canvas.shape[1] / columns / 0.7)
     height = TITLE_HEIGHT + canvas.shape[0] / dpi + 0.1
-    subtitle = f"{len(images):,} images of {len(class_names)} {rows}"
+    subtitle = f"{len(images):,} images of {len(class_names)} {rows[len(class_names) != 1]}"
     if len(chosen) < len(class_names):
         subtitle += f", {len(chosen)} of them shown"
     with picture(path, height, title, subtitle, dpi=dpi) as figure:
@@ -184,7 +195,9 @@ def _scaled(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(picture).repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def plot_traffic(by_phase: Mapping[str, Mapping[str, int]], path: Path) -> None:
+def plot_traffic(
+    by_phase: Mapping[str, Mapping[str, int]], path: Path, *, beside: tuple[str, int] | None = None
+) -> None:
     """Draw the bytes that clients sent and received in each phase, on a logarithmic axis.
 
     Parameters
@@ -193,19 +206,27 @@ def plot_traffic(by_phase: Mapping[str, Mapping[str, int]], path: Path) -> None:
         ``uplink`` and ``downlink`` (bytes) of each phase, as ``TrafficLedger.by_phase`` gives them.
     path : Path
         The PNG to write.
+    beside : tuple[str, int] or None, default None
+        Name and bytes each way of what another method would send, for comparison.
     """
     sent = sum(phase["uplink"] for phase in by_phase.values())
     received = sum(phase["downlink"] for phase in by_phase.values())
     subtitle = f"clients sent {human_bytes(sent)} and received {human_bytes(received)}"
-    with picture(path, TITLE_HEIGHT + 0.75 + 0.6 * len(by_phase), "Bytes by phase", subtitle) as figure:
+    names = [*by_phase, *([beside[0]] if beside else [])]
+    with picture(path, TITLE_HEIGHT + 0.75 + 0.6 * len(names), "Bytes by phase", subtitle) as figure:
         axes = figure.subplots()
         sizes = [phase[way] for phase in by_phase.values() for way in ("uplink", "downlink") if phase[way]]
+        sizes += [beside[1]] if beside else []
         low = 10 ** math.floor(math.log10(min(sizes, default=1000)) - 0.3)
         for row, phase in enumerate(by_phase.values()):
             _draw_bytes(axes, row, phase, low)
-        _scale_bytes(axes, low, 10 ** (1.6 * math.log10(max(sizes, default=1000) / low)) * low)
-        axes.set_yticks(range(len(by_phase)), [shorten(name, 16) for name in by_phase])
-        axes.set_ylim(len(by_phase) - 0.5, -0.5)
+        if beside:
+            _draw_beside(axes, len(by_phase), beside[1], low)
+        scale_bytes(axes, low, 10 ** (1.6 * math.log10(max(sizes, default=1000) / low)) * low)
+        axes.grid(axis="x", color=FAINT)
+        axes.spines["left"].set_visible(False)
+        axes.set_yticks(range(len(names)), [shorten(name, 18) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
 
 
@@ -221,12 +242,8 @@ def _draw_bytes(axes: Axes, row: int, phase: Mapping[str, int], low: float) -> N
         axes.annotate(text, (end, y), (8, 0), textcoords="offset points", va="center", fontsize=9)
 
 
-def _scale_bytes(axes: Axes, low: float, high: float) -> None:
-    ticks = [1000.0**power for power in range(5) if low <= 1000**power <= high]
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
-    axes.set_xticks(ticks, [human_bytes(tick).replace(".0", "") for tick in ticks])
-    axes.set_xlabel("logarithmic scale")
-    axes.minorticks_off()
-    axes.grid(axis="x", color=FAINT)
-    axes.spines["left"].set_visible(False)
+def _draw_beside(axes: Axes, row: int, size: int, low: float) -> None:
+    axes.plot([low, size], [row, row], color=MUTED, linewidth=2.5, solid_capstyle="butt", linestyle=":")
+    axes.plot(size, row, "o", color=MUTED, markersize=6)
+    text = f"{human_bytes(size)} each way"
+    axes.annotate(text, (size, row), (8, 0), textcoords="offset points", va="center", fontsize=9)

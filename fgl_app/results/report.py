@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from fgl_app.files import write_atomically
-from fgl_app.results.report_template import CSS, HTML
+from fgl_app.results.runs import HEADLINES, Run
+from fgl_app.results.tables import counted, percent, problem_tables, result_tables, total_last
 from fgl_app.results.units import human_bytes, human_number, human_percent, human_seconds
 
 SETUP_PHASE = "setup"
 """The phase in which clients upload once; its uplink bytes are a headline of the report."""
 
+# In this order the columns of a wide page come out about even.
 _PICTURES = {
     "accuracy.png": "Accuracy of the global model by round",
     "frechet_distance.png": "Frechet distance of the global model's samples by round",
-    "samples_by_round.png": "Samples from the same noise, a row for each round",
-    "corrections.png": "The clients' loss, its improvement, and where FedDDPM+ corrected",
     "label_distribution.png": "Examples of each class that each client holds",
+    "traffic.png": "Bytes sent and received by the clients in each phase",
+    "corrections.png": "The clients' loss, its improvement, and where FedDDPM+ corrected",
     "synthetic_images.png": "Synthetic images of each class",
     "auxiliary_images.png": "Auxiliary images of each class, sampled from the clients' own models",
-    "traffic.png": "Bytes sent and received by the clients in each phase",
+    "samples_by_round.png": "Samples from the same noise, a row for each round",
 }
-_OTHER_RESULTS_OMIT = {
-    *("status", "error", "strategy", "dataset", "num_clients"),
-    *("rejected_uploads", "skipped_images", "failures"),
-    *("seconds", "uplink_bytes", "downlink_bytes", "versions", "decisions", "accuracy_by_domain"),
-    *("accuracy", "frechet_distance", "label_agreement", "downstream_accuracy"),
-}
-_NONE = "—"
+_DRAWN_HERE = {*(f"{name}.png" for name in HEADLINES), "traffic.png"}
 
 
 @dataclass(frozen=True)
@@ -43,17 +38,8 @@ class _Number:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class _Table:
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    kind: str = ""
-    """CSS class: ``numeric``, ``pairs``, ``incidents``, ``long`` (scrolls)."""
-
-
-def write_report(run_dir: Path) -> Path:
-    """Write ``report.html`` from the files of a run.
+def write_report(run_dir: Path, out: Path | None = None) -> Path:
+    """Write ``report.html`` from the files of a run, and draw its curve and its traffic anew.
 
     A run without ``summary.json`` (still running, or killed) is reported as unfinished, with what it wrote.
 
@@ -61,6 +47,8 @@ def write_report(run_dir: Path) -> Path:
     ----------
     run_dir : Path
         Holds ``config.json``, and as far as the run came ``metrics.jsonl``, ``summary.json`` and the PNGs.
+    out : Path or None, default None
+        The file to write in place of ``run_dir/report.html``; then nothing is written into ``run_dir``.
 
     Returns
     -------
@@ -72,175 +60,127 @@ def write_report(run_dir: Path) -> Path:
     FileNotFoundError
         If the folder holds no ``config.json``, so is no run directory.
     """
-    # Imported late: whoever only writes a run directory does not need jinja2.
-    from jinja2 import Environment, StrictUndefined
+    from fgl_app.results.pages import REPORT, render
 
-    if not (run_dir / "config.json").is_file():
-        raise FileNotFoundError(f"{run_dir} is no run directory: it holds no config.json")
-    config = _read_json(run_dir / "config.json")
-    summary = _read_json(run_dir / "summary.json")
-    events = _read_events(run_dir / "metrics.jsonl")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    run = Run.read(run_dir)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if out else run_dir
+        drawn = draw_pictures(run, folder)
+        files = {name: (folder if name in _DRAWN_HERE else run_dir) / name for name in _PICTURES}
+        pictures = [
+            {"uri": data_uri(file.read_bytes()), "alt": _PICTURES[name]}
+            for name, file in files.items()
+            if file.is_file() and (name in drawn or name not in _DRAWN_HERE)
+        ]
+    html = render(
+        REPORT,
+        title=f"{run.strategy or 'run'} on {run.dataset or 'unknown data'}",
+        run=run.name,
+        ended=minute(run.ended) if run.ended else "",
+        status=run.status,
+        error=run.summary.get("error"),
+        resumed=[_resumption(after, when) for after, when in run.resumed],
+        numbers=_headlines(run),
+        pictures=pictures,
+        problems=problem_tables(run),
+        tables=result_tables(run),
     )
-    html = environment.from_string(HTML).render(
-        css=CSS,
-        title=f"{summary.get('strategy', config.get('method', 'run'))} on "
-        f"{summary.get('dataset', config.get('dataset', 'unknown data'))}",
-        run=run_dir.resolve().name,
-        ended=_minute(events[-1]["time"]) if events else "",
-        status=summary.get("status", "unfinished"),
-        error=summary.get("error"),
-        numbers=_headlines(summary),
-        pictures=[
-            {"uri": _data_uri(run_dir / name), "alt": alt}
-            for name, alt in _PICTURES.items()
-            if (run_dir / name).is_file()
-        ],
-        problems=_filled(
-            _Table(
-                "Rejected uploads", ("node", "reason"), _incidents(summary, "rejected_uploads"), "incidents"
-            ),
-            _Table("Failures", ("node", "reason"), _incidents(summary, "failures"), "incidents"),
-            _Table(
-                "Skipped images", (), [(text,) for text in summary.get("skipped_images", [])], "incidents"
-            ),
-        ),
-        tables=_filled(*_tables(config, summary, events)),
-    )
-    path = run_dir / "report.html"
+    path = out or run_dir / "report.html"
     write_atomically(path, html)
     return path
 
 
-def _headlines(summary: Mapping[str, Any]) -> list[_Number]:
-    clients = summary.get("num_clients") or 0
-    uplink, seconds = summary.get("uplink_bytes", {}), summary.get("seconds", {})
-    numbers = _qualities(summary)
-    for name, phase in (("The one upload", SETUP_PHASE), ("Uploaded in all", "total")):
+def draw_pictures(run: Run, folder: Path) -> set[str]:
+    """Draw what a run's numbers show, and return the names of the files.
+
+    Parameters
+    ----------
+    run : Run
+        Its metric by round is drawn when it has two rounds: a single one says no more than its number.
+    folder : Path
+        Gets the PNGs.
+    """
+    from fgl_app.results.curves import plot_metric
+    from fgl_app.results.plots import plot_traffic
+
+    drawn = set()
+    for name in HEADLINES:
+        if len(points := run.curve(name)) > 1:
+            plot_metric(name, points, folder / f"{name}.png")
+            drawn.add(f"{name}.png")
+    if phases := _traffic(run):
+        beside = None
+        if run.fedavg_bytes and run.strategy != "fedavg":
+            beside = (f"FedAvg, {counted(run.num_rounds, 'round')}", run.fedavg_bytes)
+        plot_traffic(phases, folder / "traffic.png", beside=beside)
+        drawn.add("traffic.png")
+    return drawn
+
+
+def _traffic(run: Run) -> Mapping[str, Mapping[str, int]]:
+    ways = {way: run.bytes_by_phase(way) for way in ("uplink", "downlink")}
+    phases = total_last([*ways["uplink"], *ways["downlink"]])
+    # A run without a summary knows the total alone.
+    known = [phase for phase in phases if phase != "total"] or phases
+    return {phase: {way: ways[way].get(phase, 0) for way in ways} for phase in known}
+
+
+def _headlines(run: Run) -> list[_Number]:
+    uplink, seconds, clients = run.bytes_by_phase("uplink"), run.seconds, run.num_clients
+    numbers = _qualities(run)
+    phases = [("The one upload", SETUP_PHASE), ("Uploaded in all", "total")]
+    if uplink.get(SETUP_PHASE) == uplink.get("total"):
+        phases.pop()
+    for name, phase in phases:
         if phase in uplink:
             note = f"{human_bytes(uplink[phase] / clients)} a client" if clients else ""
             numbers.append(_Number(name, human_bytes(uplink[phase]), note))
+    if run.fedavg_bytes and run.strategy != "fedavg":
+        numbers.append(_fedavg(run, run.fedavg_bytes, uplink.get("total", 0)))
     if "total" in seconds:
         numbers.append(_Number("Time", human_seconds(seconds["total"])))
     if clients:
-        rejected = len(summary.get("rejected_uploads", []))
-        numbers.append(_Number("Clients", str(clients), f"{rejected} rejected" if rejected else ""))
+        rejected = len(run.summary.get("rejected_uploads", []))
+        failed = len(run.summary.get("failures", []))
+        notes = [
+            counted(number, what) for number, what in ((rejected, "rejection"), (failed, "failure")) if number
+        ]
+        numbers.append(_Number("Clients", str(clients), ", ".join(notes)))
     return numbers
 
 
-def _qualities(summary: Mapping[str, Any]) -> list[_Number]:
-    rounds = summary.get("rounds")
-    note = f"after round {rounds}" if rounds else ""
-    if "frechet_distance" not in summary:
-        accuracy = summary.get("accuracy")
-        return [_Number("Accuracy", _percent(accuracy), note if accuracy is not None else "")]
-    numbers = [_Number("Frechet distance", human_number(summary["frechet_distance"]), note)]
+def _fedavg(run: Run, would_send: int, sent: int) -> _Number:
+    note = f"in {counted(run.num_rounds, 'round')} of the same model"
+    if sent and would_send / sent >= 1.05:
+        note += f", {human_number(would_send / sent)} times as much"
+    return _Number("FedAvg would upload", human_bytes(would_send), note)
+
+
+def _qualities(run: Run) -> list[_Number]:
+    note = f"after round {run.num_rounds}" if run.num_rounds else ""
+    if run.results.get("frechet_distance") is None:
+        accuracy = run.results.get("accuracy")
+        return [_Number("Accuracy", percent(accuracy), note if accuracy is not None else "")]
+    numbers = [_Number("Frechet distance", human_number(run.results["frechet_distance"]), note)]
     for key, name, meaning in (
         ("label_agreement", "Label agreement", "samples that look like their class"),
         ("downstream_accuracy", "Downstream accuracy", "a classifier trained on samples"),
     ):
-        if key in summary:
-            numbers.append(_Number(name, _percent(summary[key]), meaning))
+        if run.results.get(key) is not None:
+            numbers.append(_Number(name, human_percent(run.results[key]), meaning))
     return numbers
 
 
-def _tables(
-    config: Mapping[str, Any], summary: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
-) -> list[_Table]:
-    rounds = [event for event in events if event.get("event") == "round"]
-    columns = [key for key in _ROUND_COLUMNS if any(key in event for event in rounds)]
-    head = ("round", *(_ROUND_COLUMNS[key][0] for key in columns))
-    rows = [
-        (str(event["round"]), *(_ROUND_COLUMNS[key][1](event.get(key)) for key in columns))
-        for event in rounds
-    ]
-    by_domain = [(name, _percent(value)) for name, value in summary.get("accuracy_by_domain", {}).items()]
-    more = [(key, _text(value)) for key, value in summary.items() if key not in _OTHER_RESULTS_OMIT]
-    return [
-        _Table("Round by round", head, rows, "numeric long"),
-        _Table("Accuracy by domain", (), by_domain, "pairs"),
-        _Table("Bytes by phase", ("phase", "sent by clients", "received"), _byte_rows(summary), "numeric"),
-        _Table("Seconds by phase", ("phase", "time", "share"), _second_rows(summary), "numeric"),
-        _Table("Other results", (), more, "pairs"),
-        _Table("Versions", (), list(summary.get("versions", {}).items()), "pairs"),
-        _Table("Config", (), [(key, _text(value)) for key, value in config.items()], "pairs"),
-    ]
+def _resumption(after: int, when: datetime) -> str:
+    where = f"after round {after}" if after else "before the first round was done"
+    return f"{where} ({minute(when)})"
 
 
-def _filled(*tables: _Table) -> list[_Table]:
-    return [table for table in tables if table.rows]
+def minute(time: datetime) -> str:
+    """Return a time as a reader needs it."""
+    return f"{time:%Y-%m-%d %H:%M} UTC"
 
 
-def _incidents(summary: Mapping[str, Any], key: str) -> list[tuple[str, str]]:
-    return [(str(incident["node"]), str(incident["reason"])) for incident in summary.get(key, [])]
-
-
-def _byte_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    uplink, downlink = summary.get("uplink_bytes", {}), summary.get("downlink_bytes", {})
-    return [
-        (phase, human_bytes(uplink.get(phase, 0)), human_bytes(downlink.get(phase, 0)))
-        for phase in _total_last([*uplink, *downlink])
-    ]
-
-
-def _second_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    seconds = summary.get("seconds", {})
-    total = seconds.get("total", 0)
-    return [
-        (phase, human_seconds(seconds[phase]), human_percent(seconds[phase] / total) if total else _NONE)
-        for phase in _total_last(list(seconds))
-    ]
-
-
-def _total_last(phases: Sequence[str]) -> list[str]:
-    return sorted(dict.fromkeys(phases), key=lambda phase: phase == "total")
-
-
-def _percent(fraction: float | None) -> str:
-    return _NONE if fraction is None else human_percent(fraction)
-
-
-def _loss(loss: float | None) -> str:
-    return _NONE if loss is None else f"{loss:.4f}"
-
-
-def _distance(value: float | None) -> str:
-    return _NONE if value is None else human_number(value)
-
-
-_ROUND_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
-    "accuracy": ("accuracy", _percent),
-    "loss": ("loss", _loss),
-    "frechet_distance": ("Frechet distance", _distance),
-    "precision": ("precision", _percent),
-    "recall": ("recall", _percent),
-    "label_agreement": ("label agreement", _percent),
-}
-
-
-def _text(value: object) -> str:
-    if value is None or value == "":
-        return _NONE
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _minute(time: str) -> str:
-    return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return values
-
-
-def _read_events(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def data_uri(png: bytes) -> str:
+    """Return a PNG as the source of an ``img``."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
+
+from fgl_app.results.units import human_bytes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Five inches on a phone's screen make one point about one pixel: nothing is set below eight points.
@@ -18,6 +21,7 @@ TITLE_HEIGHT = 0.62
 INK, MUTED, FAINT = "#1f2933", "#5f6c7b", "#e4e7eb"
 # Of the palette of Okabe and Ito, which stays distinct under all common colour blindness.
 BLUE, ORANGE = "#0072b2", "#d55e00"
+PALETTE = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -38,12 +42,14 @@ _RC = {
 
 
 @contextmanager
-def picture(path: Path, height: float, title: str, subtitle: str, *, dpi: float = DPI) -> Iterator[Figure]:
+def picture(
+    path: Path | IO[bytes], height: float, title: str, subtitle: str, *, dpi: float = DPI
+) -> Iterator[Figure]:
     """Open a titled figure, save it as a PNG on leaving.
 
     Parameters
     ----------
-    path : Path
+    path : Path or IO[bytes]
         The PNG.
     height : float
         Of the whole picture, inches; the title takes the uppermost ``TITLE_HEIGHT``.
@@ -67,7 +73,21 @@ def picture(path: Path, height: float, title: str, subtitle: str, *, dpi: float 
         figure.text(0.1 / WIDTH, 1 - 0.1 / height, title, va="top", fontsize=12, weight="bold")
         figure.text(0.1 / WIDTH, 1 - 0.35 / height, subtitle, va="top", fontsize=9.5, color=MUTED)
         yield figure
-        figure.savefig(path, dpi=dpi)
+        figure.savefig(path, dpi=dpi, format="png")
+
+
+def scale_bytes(axes: Axes, low: float, high: float) -> None:
+    """Make the horizontal axis a logarithmic one of bytes, from ``low`` to ``high``."""
+    for steps in ((1,), (1, 10, 100), (1, 2, 5, 10, 20, 50, 100, 200, 500)):
+        ticks = [1000.0**power * step for power in range(5) for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) > 1:
+            break
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.set_xticks(ticks, [human_bytes(tick).replace(".0", "") for tick in ticks])
+    axes.set_xlabel("logarithmic scale")
+    axes.minorticks_off()
 
 
 def shorten(text: str, limit: int) -> str:

@@ -10,6 +10,7 @@ from fgl_app.client_app import app as client_app
 from fgl_app.config import ConfigError, config_keys
 from fgl_app.server_app import app as server_app
 from tests.fake_grid import FakeGrid, app_node
+from tests.unit.test_trackers import read_scalars
 
 TINY = {
     "dirichlet-alpha": 1.0,
@@ -76,9 +77,10 @@ def test_one_shot_fgl_leaves_everything_promised(tmp_path):
     assert 0 <= summary["accuracy"] <= 1
     assert summary["uplink_bytes"]["total"] == summary["uplink_bytes"]["setup"] > 10 * 2048
     assert set(summary["seconds"]) >= {"total", "uploads", "synthesis", "training on synthetic images"}
-    for name in ("label_distribution", "synthetic_images", "accuracy", "traffic"):
+    for name in ("label_distribution", "synthetic_images", "traffic"):
         assert (folder / f"{name}.png").stat().st_size > 1000
-    assert (folder / "report.html").is_file()
+    assert not (folder / "accuracy.png").exists(), "one round is no curve"
+    assert "FedAvg would upload" in (folder / "report.html").read_text()
     assert (folder / "classifier" / "model.safetensors").is_file()
     assert json.loads((folder / "config.json").read_text())["images-per-class"] == 4
     synthetic = datasets.load_dataset(str(folder / "synthetic"), cache_dir=str(tmp_path / "cache"))["train"]
@@ -130,7 +132,21 @@ def test_inner_strategies_run_alone(tmp_path, inner):
     assert summary["rounds"] == 2
     # About 0.16 million float32 weights, three clients, two rounds, each way.
     assert summary["uplink_bytes"]["train"] > 2 * 3 * 150_000 * 4
+    # What the report says that FedAvg would send is what FedAvg sends, but for its config and metrics.
+    calculated = 2 * 3 * summary["model_bytes"]
+    for way in ("uplink", "downlink"):
+        assert calculated <= summary[f"{way}_bytes"]["train"] < 1.002 * calculated
+    assert (tmp_path / "run" / "accuracy.png").is_file()
     assert (tmp_path / "run" / "label_distribution.png").is_file()
+
+
+def test_trackers_write_into_the_run(tmp_path):
+    pytest.importorskip("tensorboard")
+    summary = run(tmp_path, method="classifier", num_server_rounds=2, trackers="tensorboard")
+    scalars = read_scalars(tmp_path / "run" / "tensorboard")
+    assert scalars["accuracy"][2] == summary["accuracy"]
+    assert scalars["uplink bytes/train"][2] == summary["uplink_bytes"]["train"]
+    assert set(scalars["seconds/clients' rounds"]) == {1, 2}
 
 
 def test_fedprox_with_mu_zero_is_fedavg(tmp_path):

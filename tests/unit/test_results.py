@@ -1,13 +1,10 @@
-import base64
 import io
 import json
 import logging
-import re
 import subprocess
 import sys
 import time
 from datetime import datetime, timedelta
-from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
 
@@ -15,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgl_app.results.curves import plot_corrections, plot_metric
+from fgl_app.results.curves import Curve, plot_corrections, plot_curves, plot_metric
 from fgl_app.results.plots import plot_image_grid, plot_label_distribution, plot_traffic
-from fgl_app.results.report import write_report
 from fgl_app.results.run_directory import RunDirectory, versions, write_atomically
 from fgl_app.results.units import human_bytes, human_seconds
 
@@ -244,9 +240,7 @@ def test_image_grid_shows_at_most_twenty_classes_and_shrinks_photos(tmp_path):
     assert shown == pytest.approx(20, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    "points", [[(1, 0.874)], [(i, 0.9 - 0.5 / i) for i in range(1, 51)], [(3, 0.0), (4, 1.0)]]
-)
+@pytest.mark.parametrize("points", [[(i, 0.9 - 0.5 / i) for i in range(1, 51)], [(3, 0.0), (4, 1.0)]])
 def test_accuracy(tmp_path, points):
     plot_metric("accuracy", points, tmp_path / "a.png")
     picture = pixels(tmp_path / "a.png")
@@ -269,20 +263,21 @@ def test_corrections_are_marked(tmp_path, corrected):
     assert has_color(pixels(tmp_path / "a.png"), [0xD5, 0x5E, 0x00]) == bool(corrected)
 
 
-def test_a_single_accuracy_stands_at_its_height_on_the_whole_scale(tmp_path):
-    rows = []
-    for accuracy in (0.0, 0.5, 1.0):
-        plot_metric("accuracy", [(1, accuracy)], tmp_path / "a.png")
-        blue = np.abs(pixels(tmp_path / "a.png").astype(int) - [0x00, 0x72, 0xB2]).max(axis=-1) <= 2
-        rows.append(np.nonzero(blue)[0].mean())
-    # The layout moves a little to make room for the label of 100 %.
-    assert rows[0] - rows[1] == pytest.approx(rows[1] - rows[2], rel=0.03)
-    assert rows[0] - rows[2] > 250
+@pytest.mark.parametrize("points", [[], [(1, 0.9)]])
+def test_less_than_two_rounds_are_no_curve(tmp_path, points):
+    with pytest.raises(ValueError, match=f"at least two rounds, got {len(points)}"):
+        plot_metric("accuracy", points, tmp_path / "a.png")
 
 
-def test_accuracy_without_points_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least one round"):
-        plot_metric("accuracy", [], tmp_path / "a.png")
+def test_curves_of_runs_have_their_colours_and_a_single_point_is_seen(tmp_path):
+    for axis in ("round", "bytes"):
+        file = io.BytesIO()
+        curves = [Curve("first", 0, [(1000, 0.2), (2000, 0.8)]), Curve("second", 2, [(1000, 0.5)])]
+        plot_curves("accuracy", curves, axis, file)
+        picture = pixels(file)
+        assert has_color(picture, [0x00, 0x72, 0xB2])
+        assert has_color(picture, [0x00, 0x9E, 0x73])
+        assert not has_color(picture, [0xD5, 0x5E, 0x00])
 
 
 def test_traffic_shows_a_kilobyte_beside_a_gigabyte_to_scale(tmp_path):
@@ -304,138 +299,9 @@ def test_traffic_without_any_bytes_is_drawn(tmp_path):
     assert pixels(tmp_path / "a.png").min() < 128
 
 
-# Report
-
-
-class Page(HTMLParser):
-    """The tags of a page, the text it shows and the sources of its images; checks that tags are closed."""
-
-    VOID = frozenset({"meta", "img", "link", "br"})
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.tags, self.sources, self.text = [], [], [], ""
-        self.feed(html)
-        assert self.open == []
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.sources += [value for name, value in attrs if name in {"src", "href"}]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.text += data + " "
-
-
-def a_run(tmp_path, **summary):
-    run = RunDirectory.create(
-        tmp_path, "a-run", {"method": "fgl", "prompt-template": "<script>alert(1)</script>"}
-    )
-    with run.phase("synthesis"):
-        pass
-    for number in (1, 2):
-        run.log({"event": "round", "round": number, "accuracy": 0.4 * number, "loss": 1 / number})
-    run.write_summary(
-        {
-            "strategy": "fgl-fedavg",
-            "dataset": "digits",
-            "seed": 3,
-            "num_clients": 10,
-            "rounds": 2,
-            "status": "completed",
-            "seconds": {"total": 185.0, "synthesis": 74.0},
-            "uplink_bytes": {"total": 4_123_450, "setup": 123_450, "train": 4_000_000},
-            "downlink_bytes": {"total": 5_000_000, "train": 5_000_000},
-            "accuracy": 0.8,
-            "loss": 0.5,
-            "rejected_uploads": [],
-            "failures": [],
-            "versions": {"python": "3.11.7", "flwr": "1.41.0"},
-        }
-        | summary
-    )
-    return run.path
-
-
-def test_report_holds_the_numbers(tmp_path):
-    path = write_report(a_run(tmp_path))
-    assert path == tmp_path / "a-run" / "report.html"
-    text = Page(path.read_text()).text
-    for part in (
-        "fgl-fedavg on digits",
-        "Completed",
-        "Accuracy 80.0 % after round 2",
-        "The one upload 123.5 KB 12.3 KB a client",
-        "Uploaded in all 4.1 MB 412.3 KB a client",
-        "Time 3 min 5 s",
-        "Clients 10",
-        "round accuracy loss 1 40.0 % 1.0000 2 80.0 % 0.5000",
-        "setup 123.5 KB 0 B train 4.0 MB 5.0 MB total 4.1 MB 5.0 MB",
-        "synthesis 1 min 14 s 40.0 % total 3 min 5 s 100.0 %",
-        "python 3.11.7 flwr 1.41.0",
-        "seed 3",
-        "method fgl",
-    ):
-        assert part in text
-    assert "Rejected uploads" not in text
-
-
-def test_report_needs_nothing_from_outside_and_embeds_the_pictures(tmp_path):
-    run = a_run(tmp_path)
-    plot_metric("accuracy", [(1, 0.4), (2, 0.8)], run / "accuracy.png")
-    plot_image_grid(
-        np.zeros((2, 8, 8), dtype=np.uint8), np.array([0, 1]), DIGITS, run / "synthetic_images.png"
-    )
-    html = write_report(run).read_text()
-    page = Page(html)
-    assert "http" not in html
-    assert "url(" not in html
-    assert "@import" not in html
-    assert not {"script", "link", "iframe", "object"} & set(page.tags)
-    assert [source[:22] for source in page.sources] == ["data:image/png;base64,"] * 2
-    embedded = Image.open(io.BytesIO(base64.b64decode(page.sources[0].partition(",")[2])))
-    assert embedded.size == (1000, 620)
-
-
-def test_report_escapes_what_it_shows(tmp_path):
-    run = a_run(tmp_path, dataset="<img src=x>", failures=[{"node": 4, "reason": "<b>boom</b>"}])
-    html = write_report(run).read_text()
-    page = Page(html)
-    assert not {"script", "img", "b"} & set(page.tags)
-    assert "<script>alert(1)</script>" in page.text
-    assert "<b>boom</b>" in page.text
-
-
-def test_report_of_a_failed_run_says_why_and_who(tmp_path):
-    run = a_run(
-        tmp_path,
-        status="failed",
-        error="1 good reply, min-nodes is 2",
-        accuracy=None,
-        rejected_uploads=[{"node": 1234567890123456789, "reason": "label 12 is out of range 0..9"}],
-        failures=[{"node": 4, "reason": "timed out"}],
-    )
-    text = Page(write_report(run).read_text()).text
-    assert re.search(r"Failed : 1 good reply, min-nodes is 2", text)
-    assert "Accuracy —" in text
-    assert "Clients 10 1 rejected" in text
-    assert "Rejected uploads node reason 1234567890123456789 label 12 is out of range 0..9" in text
-    assert "Failures node reason 4 timed out" in text
-
-
-def test_report_of_a_run_that_never_ended_is_unfinished(tmp_path):
-    run = RunDirectory.create(tmp_path, "killed", {"method": "fgl", "dataset": "digits"})
-    text = Page(write_report(run.path).read_text()).text
-    assert "fgl on digits" in text
-    assert "Unfinished" in text
-
-
-def test_report_wants_a_run_directory(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no run directory: it holds no config\.json"):
-        write_report(tmp_path)
+def test_traffic_sets_another_method_beside(tmp_path):
+    phases = {"setup": {"uplink": 1000, "downlink": 1000}}
+    plot_traffic(phases, tmp_path / "a.png")
+    plot_traffic(phases, tmp_path / "b.png", beside=("FedAvg, 9 rounds", 10**6))
+    alone, both = pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png")
+    assert both.shape[0] == alone.shape[0] + 120  # a row of 0.6 inches at 200 pixels an inch

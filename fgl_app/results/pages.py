@@ -1,6 +1,8 @@
-"""The HTML of the report, in Python because Flower's app bundle carries no template files."""
+"""The HTML of the pages, in Python because Flower's app bundle carries no template files."""
 
-CSS = """
+from __future__ import annotations
+
+_CSS = """
 :root {
   color-scheme: light dark;
   --page: #f5f6f8; --card: #ffffff; --ink: #1f2933; --muted: #5b6775; --line: #e1e5ea;
@@ -24,12 +26,14 @@ h2 { font-size: 1.1rem; margin: 0 0 .75rem; }
 .status { border-radius: .6rem; padding: .7rem 1rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
 .status.completed { background: var(--good-back); color: var(--good); }
 .status.failed, .status.unfinished { background: var(--bad-back); color: var(--bad); }
+.resumed { color: var(--muted); margin: -.25rem 0 1rem; }
 .numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
 .number, .card {
   background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .9rem 1rem;
 }
 .number .name { color: var(--muted); font-size: .85rem; }
-.number .value { font-size: 1.6rem; font-weight: 650; line-height: 1.3; white-space: nowrap; }
+.number { padding: .8rem; }
+.number .value { font-size: 1.35rem; font-weight: 650; line-height: 1.4; white-space: nowrap; }
 .number .note { color: var(--muted); font-size: .85rem; }
 .problems { margin-top: 1rem; }
 .columns { columns: 2 22rem; column-gap: 1rem; margin-bottom: 1rem; }
@@ -48,11 +52,32 @@ td { overflow-wrap: anywhere; }
 .pairs th { width: 50%; }
 .numeric :is(td, th + th) { text-align: right; white-space: nowrap; }
 .total > * { font-weight: 650; }
+.beside > * { color: var(--muted); font-style: italic; }
+.marked > * { font-weight: 650; }
+.below { color: var(--muted); font-size: .85rem; margin: .5rem 0 0; }
+.problems .card { border-color: var(--bad); }
+.problems th { white-space: normal; width: 35%; overflow-wrap: anywhere; }
+.runs { width: auto; min-width: 100%; }
+.runs :is(td, thead th) { min-width: 7rem; }
+.runs thead th { color: var(--ink); overflow-wrap: anywhere; vertical-align: bottom; }
+.runs :is(tbody th, thead td) {
+  position: sticky; left: 0; background: var(--card); z-index: 1; min-width: 11rem;
+}
+.runs tbody th { white-space: normal; }
+.runs .best { font-weight: 650; }
+.key { display: block; width: 1.6rem; height: .3rem; border-radius: .15rem; margin-bottom: .2rem; }
+.wide { max-width: none; }
 @media (max-width: 30rem) {
+  .runs :is(td, thead th) { min-width: 6rem; }
+  .runs :is(tbody th, thead td) { min-width: 6rem; max-width: 7.5rem; }
   figure.card { padding: .25rem; }
   .incidents thead { display: none; }
   .incidents :is(tr, th, td) { display: block; }
   .incidents th { border: 0; padding-bottom: 0; color: var(--muted); }
+  .problems .incidents th { width: auto; }
+  .numeric tbody th, .numeric thead th + th { white-space: normal; }
+  th, td { padding: .3rem .25rem; }
+  .numeric { font-size: .82rem; }
   .incidents th::before { content: "node "; }
 }
 @media print {
@@ -65,12 +90,13 @@ td { overflow-wrap: anywhere; }
   .status { border: 1px solid; }
   .scroll, .scroll:has(.long) { max-height: none; overflow: visible; }
   .tables { columns: 1; }
-  .card:has(table) { break-inside: auto; }
+  .runs :is(td, th, thead th, thead td, tbody th) { min-width: 0; }
+  .card:has(tr:nth-child(30)) { break-inside: auto; }
   tr { break-inside: avoid; }
 }
 """
 
-HTML = """{% macro card(table) %}
+_CARD = """{% macro card(table) %}
 <section class="card">
 <h2>{{ table.title }}</h2>
 <div class="scroll"><table class="{{ table.kind }}">
@@ -79,15 +105,20 @@ HTML = """{% macro card(table) %}
 {% endif %}
 <tbody>
 {% for row in table.rows %}
-<tr{% if row[0] == "total" %} class="total"{% endif %}>{% for cell in row %}
+<tr class="
+{%- if row[0] == "total" %}total{% elif row[0] == "FedAvg instead" %}beside
+{%- elif row[0] in table.marked %}marked{% endif %}">{% for cell in row %}
 {% if loop.first %}<th scope="row">{{ cell }}</th>{% else %}<td>{{ cell }}</td>{% endif %}
 {% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table></div>
+{% if table.note %}<p class="below">{{ table.note }}</p>{% endif %}
 </section>
 {% endmacro %}
-<!doctype html>
+"""
+
+_PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -98,9 +129,17 @@ HTML = """{% macro card(table) %}
 <body>
 <main>
 <h1>{{ title }}</h1>
-<p class="where">{{ run }}{% if ended %} · {{ ended }}{% endif %}</p>
+CONTENT
+</main>
+</body>
+</html>
+"""
+
+REPORT = """<p class="where">{{ run }}{% if ended %} · {{ ended }}{% endif %}</p>
 <p class="status {{ status }}"><strong>{{ status | capitalize }}</strong>
 {%- if error %}: {{ error }}{% endif %}</p>
+{% if resumed %}<p class="resumed">Resumed {{ resumed | join(", and ") }}.</p>{% endif %}
+
 <section class="numbers" aria-label="Headline numbers">
 {% for number in numbers %}
 <div class="number"><div class="name">{{ number.name }}</div><div class="value">{{ number.value }}</div>
@@ -121,8 +160,57 @@ HTML = """{% macro card(table) %}
 {% for table in tables %}
 {{ card(table) }}
 {% endfor %}
+</div>"""
+
+COMPARISON = """<p class="where">{{ made }}</p>
+{% macro runs_table(table) %}
+<section class="card wide">
+<h2>{{ table.title }}</h2>
+<div class="scroll"><table class="runs">
+<thead><tr><td></td>
+{% for run in runs %}
+<th scope="col"><span class="key" style="background: {{ run.color }}"></span>{{ run.label }}</th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr><th scope="row">{{ row.name }}</th>
+{% for cell in row.cells %}
+<td{% if loop.index0 in row.best %} class="best"{% endif %}>{{ cell }}</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table></div>
+{% if table.note %}<p class="below">{{ table.note }}</p>{% endif %}
+</section>
+{% endmacro %}
+{{ runs_table(tables[0]) }}
+<div class="columns">
+{% for picture in pictures %}
+<figure class="card"><img src="{{ picture.uri }}" alt="{{ picture.alt }}"></figure>
+{% endfor %}
 </div>
-</main>
-</body>
-</html>
-"""
+{% for table in tables[1:] %}
+{{ runs_table(table) }}
+{% endfor %}"""
+
+
+def render(content: str, **values: object) -> str:
+    """Return a whole page.
+
+    Parameters
+    ----------
+    content : str
+        :data:`REPORT` or :data:`COMPARISON`.
+    **values
+        What its template names, and ``title``; markup in them is escaped.
+    """
+    # Imported late: whoever only writes a run directory does not need jinja2.
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = _CARD + _PAGE.replace("CONTENT", content)
+    return environment.from_string(template).render(css=_CSS, **values).lstrip()

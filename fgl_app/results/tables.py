@@ -1,0 +1,212 @@
+"""The tables of a run's report, as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fgl_app.results.runs import Run
+from fgl_app.results.units import human_bytes, human_number, human_percent, human_seconds
+
+NONE = "—"
+MOST_INCIDENTS = 50
+"""Rows of a table of incidents; the rest is in summary.json."""
+_OTHER_RESULTS_OMIT = {
+    *("status", "error", "strategy", "dataset", "num_clients", "resumed_after_round"),
+    *("rejected_uploads", "skipped_images", "failures"),
+    *("seconds", "uplink_bytes", "downlink_bytes", "versions", "decisions", "accuracy_by_domain"),
+    *("accuracy", "frechet_distance", "label_agreement", "downstream_accuracy", "model_bytes"),
+}
+# Every run has its own; they say nothing about what was tried.
+PLACES = frozenset({"output-dir", "run-name", "client-state-dir", "resume"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the report's template takes it.
+
+    Attributes
+    ----------
+    title : str
+        Its heading.
+    head : Sequence[str]
+        Titles of the columns; empty for none.
+    rows : Sequence[Sequence[str]]
+        The first cell of each names the row.
+    kind : str, default ""
+        CSS classes: ``numeric``, ``pairs``, ``incidents``, ``long`` (scrolls), ``runs``.
+    note : str, default ""
+        A line below it.
+    marked : frozenset[str], default frozenset()
+        Names of rows that stand out.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    kind: str = ""
+    note: str = ""
+    marked: frozenset[str] = frozenset()
+
+
+def problem_tables(run: Run) -> list[Table]:
+    """Return the tables of what went wrong; empty when nothing did."""
+    tables = [
+        _incidents(title, run.summary.get(key, []))
+        for title, key in (("Rejected uploads", "rejected_uploads"), ("Failures", "failures"))
+    ]
+    skipped = [(text,) for text in run.summary.get("skipped_images", [])]
+    return _filled(*tables, Table("Skipped images", (), skipped, "incidents long"))
+
+
+def result_tables(run: Run) -> list[Table]:
+    """Return the tables of results, bytes, seconds, versions and config; those without rows are left out."""
+    summary = run.summary
+    by_domain = [(name, percent(value)) for name, value in summary.get("accuracy_by_domain", {}).items()]
+    more = [
+        (key.replace("_", " "), text(value))
+        for key, value in summary.items()
+        if key not in _OTHER_RESULTS_OMIT
+    ]
+    return _filled(
+        _round_table(run),
+        Table("Accuracy by domain", (), by_domain, "pairs"),
+        _byte_table(run),
+        _second_table(run),
+        Table("Other results", (), more, "pairs"),
+        Table("Versions", (), list(summary.get("versions", {}).items()), "pairs"),
+        _config_table(run),
+    )
+
+
+def _round_table(run: Run) -> Table:
+    columns = [key for key in ROUND_COLUMNS if any(key in event for event in run.rounds)]
+    head = ("round", *(ROUND_COLUMNS[key][0] for key in columns))
+    rows = [
+        (str(event["round"]), *(ROUND_COLUMNS[key][1](event.get(key)) for key in columns))
+        for event in run.rounds
+    ]
+    return Table("Round by round", head, rows, "numeric long")
+
+
+def _byte_table(run: Run) -> Table:
+    uplink, downlink = run.bytes_by_phase("uplink"), run.bytes_by_phase("downlink")
+    rows = [
+        (phase, human_bytes(uplink.get(phase, 0)), human_bytes(downlink.get(phase, 0)))
+        for phase in total_last([*uplink, *downlink])
+    ]
+    title, head = "Bytes by phase", ("phase", "sent by clients", "received")
+    if run.fedavg_bytes is None or run.strategy == "fedavg":
+        return Table(title, head, rows, "numeric")
+    instead = human_bytes(run.fedavg_bytes)
+    note = (
+        f"FedAvg: {counted(run.num_rounds, 'round')} x {counted(run.num_clients, 'client')} x "
+        f"{human_bytes(run.summary['model_bytes'])}, the weights of this run's model as they are serialized "
+        "here, each way. Calculated, not measured."
+    )
+    return Table(title, head, [*rows, ("FedAvg instead", instead, instead)], "numeric", note)
+
+
+def _second_table(run: Run) -> Table:
+    seconds = run.seconds
+    total = seconds.get("total", 0)
+    rows = [
+        (phase, human_seconds(seconds[phase]), human_percent(seconds[phase] / total) if total else NONE)
+        for phase in total_last(list(seconds))
+    ]
+    return Table("Seconds by phase", ("phase", "time", "share"), rows, "numeric")
+
+
+def _config_table(run: Run) -> Table:
+    changed = changed_keys(run.config)
+    rows = [(key, text(value)) for key, value in run.config.items()]
+    title = "Config (bold: not the default)" if changed else "Config"
+    return Table(title, (), rows, "pairs", marked=changed)
+
+
+def changed_keys(config: Mapping[str, Any]) -> frozenset[str]:
+    """Return the keys whose value is not the default of the config's method, places left out."""
+    from fgl_app.config import ConfigError, parse_config
+
+    try:
+        defaults = parse_config({"method": config["method"]}).to_run_config()
+    except (ConfigError, KeyError):
+        return frozenset()
+    changed = {key for key, value in config.items() if value != defaults.get(key, value)}
+    return frozenset(changed - PLACES)
+
+
+def _incidents(title: str, incidents: Sequence[Mapping[str, Any]]) -> Table:
+    # A node that fails in every round fails for one reason.
+    counts = Counter((_who(incident), str(incident["reason"])) for incident in incidents)
+    rows = [
+        (who, reason + (f" ({number} times)" if number > 1 else ""))
+        for (who, reason), number in counts.most_common(MOST_INCIDENTS)
+    ]
+    rest = len(counts) - len(rows)
+    return Table(title, ("node", "reason"), rows, "incidents long", f"and {rest} more" if rest else "")
+
+
+def _who(incident: Mapping[str, Any]) -> str:
+    parts = [str(incident["node"])]
+    if incident.get("site"):
+        parts.append(f"site {incident['site']}")
+    if incident.get("phase"):
+        parts.append(str(incident["phase"]))
+    return ", ".join(parts)
+
+
+def _filled(*tables: Table) -> list[Table]:
+    return [table for table in tables if table.rows]
+
+
+def total_last(phases: Sequence[str]) -> list[str]:
+    """Return each phase once, in order, the total at the end."""
+    return sorted(dict.fromkeys(phases), key=lambda phase: phase == "total")
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things, such as ``"1 round"`` or ``"5 rounds"``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def percent(fraction: float | None) -> str:
+    """Return a percentage, or a dash for None."""
+    return NONE if fraction is None else human_percent(fraction)
+
+
+def distance(value: float | None) -> str:
+    """Return a number of three digits, or a dash for None."""
+    return NONE if value is None else human_number(value)
+
+
+def _loss(loss: float | None) -> str:
+    return NONE if loss is None else f"{loss:.4f}"
+
+
+ROUND_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "accuracy": ("accuracy", percent),
+    "loss": ("loss", _loss),
+    "frechet_distance": ("Frechet distance", distance),
+    "precision": ("precision", percent),
+    "recall": ("recall", percent),
+    "label_agreement": ("label agreement", percent),
+}
+"""What is told of a round: the title and the form of each metric."""
+
+
+def text(value: object) -> str:
+    """Return any JSON value as a line of text."""
+    if value is None or value in ("", [], {}):
+        return NONE
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(text, value))
+    return str(value)
