@@ -27,7 +27,8 @@ from fgl_app.records import arrays_to_state
 from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.synthesis.command import uses_ray
 from fgl_app.synthesis.engine import fill_folder
-from fgl_app.synthesis.job import EMBEDDINGS, SynthesisJob, load_generator, on_cpu, save_embeddings
+from fgl_app.synthesis.job import EMBEDDINGS, SynthesisJob, save_embeddings
+from fgl_app.synthesis.recipe import load_generator, on_cpu, recipe_of
 from fgl_app.tasks.classification import server_settings, synthetic_settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def run_fgl(session: Session) -> nn.Module:
     config = session.config
     with session.directory.phase("loading the generator"):
         # Ray's workers have their own; then the server's is for texts alone and leaves them the GPU.
-        pipeline = load_generator(on_cpu(config) if uses_ray(config) else config)
+        recipe = recipe_of(config)
+        pipeline = load_generator(on_cpu(recipe) if uses_ray(config) else recipe)
         # The server encodes the negative prompt in any case, which tells what a good upload looks like.
         negative = encode_texts(pipeline, [config.negative_prompt])
 
@@ -102,7 +104,7 @@ def _synthesize(session: Session, pipeline: DiffusionPipeline, embeddings: TextE
         if uses_ray(config):
             _synthesize_apart(path)
         else:
-            job = SynthesisJob(config, embeddings, names)
+            job = SynthesisJob(recipe_of(config), embeddings, names)
             fill_folder(job, claim_folder(path / "synthetic", job.manifest(pipeline)), pipeline)
     with session.directory.phase("reading images"):
         images = read_shards(path / "synthetic", config.image_size, session.dataset.test.images.shape[1])
