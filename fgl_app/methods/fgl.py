@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fgl_app.algorithms.classification import TrainSettings, train
+from fgl_app.algorithms.classification import TrainSettings
 from fgl_app.algorithms.embedding import embed_prompts, encode_texts
 from fgl_app.algorithms.prompts import write_prompts
 from fgl_app.algorithms.randomness import seeded
@@ -22,7 +22,8 @@ from fgl_app.data.shards import claim_folder, read_shards
 from fgl_app.data.vocabulary import load_vocabulary
 from fgl_app.methods.session import Session
 from fgl_app.models.fingerprints import encoder_fingerprint
-from fgl_app.progress import PREFIX, log, track
+from fgl_app.plug_in.training import train_aloud
+from fgl_app.progress import PREFIX, log
 from fgl_app.records import arrays_to_state
 from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.synthesis.command import uses_ray
@@ -139,11 +140,8 @@ def _train(
     model = session.model_of(state)
     # Fine-tuning comes once a round; every time its own order and augmentation.
     generator = seeded("server", session.config.seed, len(session.curve))
-    with (
-        session.directory.phase(description),
-        track(settings.epochs * len(data), description, "images") as progress,
-    ):
-        train(model, data, settings, generator, callback=progress.update)
+    with session.directory.phase(description):
+        train_aloud(model, data, settings, generator, description)
     return model.state_dict()
 
 
