@@ -1,5 +1,6 @@
 """Every strategy that Flower exports: inside a set-up its rounds stay its own; around one, it is refused."""
 
+import gc
 import json
 import random
 import re
@@ -57,6 +58,14 @@ TREES = {
 """Their models are bytes: the rounds work inside a set-up, but no server can train them on images."""
 INSIDE = AVERAGING | TREES | {name: lambda wrap=wrap: wrap(fedavg()) for name, wrap in PRIVATE.items()}
 NO_STRATEGIES = {"Result", "Strategy"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen():
+    """Some of Flower's strategies collect garbage for every reply: what is there already is none."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def test_every_strategy_of_flower_is_here_and_in_the_documentation():
