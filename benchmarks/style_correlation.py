@@ -17,7 +17,7 @@ from fgl_app.algorithms.strokes import StrokeMeasures, measure_strokes, stroke_c
 from fgl_app.algorithms.synthesis import PlannedImage, Shard
 from fgl_app.config import RunConfig, parse_config
 from fgl_app.data.sources import config_dataset
-from fgl_app.synthesis.job import load_generator, make_synthesizer
+from fgl_app.synthesis.recipe import load_generator, make_synthesizer, recipe_of
 
 
 def correlations(config: RunConfig, digits: int) -> dict[str, float]:
@@ -31,10 +31,10 @@ def correlations(config: RunConfig, digits: int) -> dict[str, float]:
         Prompt(config.template.format(label=data.class_names[label], caption=caption), label, 1)
         for label, caption in zip(private.labels.tolist(), captions, strict=True)
     ]
-    pipeline = load_generator(config)
+    pipeline = load_generator(recipe_of(config))
     one_each = tuple(PlannedImage(row, 0) for row in range(len(prompts)))
     shard = Shard(0, one_each, embed_prompts(pipeline, prompts))
-    images = make_synthesizer(config, pipeline)(shard)
+    images = make_synthesizer(recipe_of(config), pipeline)(shard)
     made = measure_strokes(images.images.float() / 255)
     return {
         field.name: torch.corrcoef(torch.stack([getattr(measured, field.name), getattr(made, field.name)]))[

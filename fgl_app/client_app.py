@@ -5,7 +5,6 @@ In deployment every message starts a new process, so heavy imports wait for the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -21,21 +20,19 @@ from fgl_app.records import (
     CODE,
     CONFIG,
     CONTROL,
-    EMBEDDINGS,
-    ENCODER,
     LABEL_COUNTS,
     METRICS,
     NUM_EXAMPLES,
     RUN,
     SITE,
     arrays_to_state,
-    embeddings_to_record,
     last_taken,
     load_state,
     metric_record,
     site_record,
     state_to_arrays,
 )
+from fgl_app.replies import embeddings_reply, trained_content
 from fgl_app.site import Site, read_site
 
 if TYPE_CHECKING:
@@ -57,12 +54,10 @@ def embed(message: Message, context: Context) -> Message:
     import torch
 
     from fgl_app.algorithms.captions import choose_examples
-    from fgl_app.algorithms.embedding import embed_prompts
     from fgl_app.algorithms.prompts import write_prompts
     from fgl_app.algorithms.randomness import seeded
     from fgl_app.data.vocabulary import load_vocabulary
     from fgl_app.models.devices import resolve_device
-    from fgl_app.models.fingerprints import encoder_fingerprint
     from fgl_app.models.pipelines import Placement, load_text_encoder
 
     client = _client(message, context)
@@ -86,26 +81,15 @@ def embed(message: Message, context: Context) -> Message:
     )
     placement = Placement(device, config.generator_dtype)
     encoder = load_text_encoder(config.generator, placement, config.generator_lora)
-    theirs = cast(str, client.request.get(ENCODER, ""))
-    ours = encoder_fingerprint(encoder)
-    if theirs not in ("", ours):
-        raise ValueError(
-            f"this client's text encoder {ours} (generator '{config.generator}') is not the server's {theirs}"
-        )
-    embeddings = embed_prompts(
+    return embeddings_reply(
+        message,
         encoder,
         prompts,
+        generator=config.generator,
         dtype=getattr(torch, config.embedding_dtype),
+        site=site.name,
         negatives=words.negatives_for(source.domain_names, config.negative_prompt),
     )
-    content = RecordDict(
-        {
-            EMBEDDINGS: embeddings_to_record(embeddings),
-            METRICS: metric_record({NUM_EXAMPLES: len(data)}),
-            SITE: site_record(site.name),
-        }
-    )
-    return Message(content, reply_to=message)
 
 
 def _captions(config: RunConfig, site: Site, data: LabeledImages, device: torch.device) -> list[str]:
@@ -161,7 +145,7 @@ def train(message: Message, context: Context) -> Message:
             seeded("client", config.seed, number, site.number),
             on_gradients=control.on_gradients if control else None,
         )
-    content = _trained(model, {NUM_EXAMPLES: len(data), "train-loss": loss}, site)
+    content = trained_content(model.state_dict(), {NUM_EXAMPLES: len(data), "train-loss": loss}, site.name)
     if control:
         new, change = control.finish()
         save_control(client.run_folder, number, new)
@@ -193,7 +177,7 @@ def train_local_diffusion(message: Message, context: Context) -> Message:
     metrics: dict[str, float | int | list[int]] = {NUM_EXAMPLES: len(data), "train-loss": loss}
     if config.class_conditional:
         metrics[LABEL_COUNTS] = torch.bincount(data.labels, minlength=len(source.class_names)).tolist()
-    return Message(_trained(model, metrics, site), reply_to=message)
+    return Message(trained_content(model.state_dict(), metrics, site.name), reply_to=message)
 
 
 @app.evaluate()
@@ -253,15 +237,3 @@ def _client(message: Message, context: Context) -> _Client:
         return _Client(config, site, request, source.train, source)
     data, source = load_client_data(config, site.number, site.num_sites)
     return _Client(config, site, request, data, source)
-
-
-def _trained(
-    model: torch.nn.Module, metrics: Mapping[str, float | int | list[int]], site: Site
-) -> RecordDict:
-    return RecordDict(
-        {
-            ARRAYS: state_to_arrays(model.state_dict()),
-            METRICS: metric_record(metrics),
-            SITE: site_record(site.name),
-        }
-    )

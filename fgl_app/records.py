@@ -66,6 +66,15 @@ def with_state(arrays: ArrayRecord, state: State) -> ArrayRecord:
     return ArrayRecord({**arrays, **state_to_arrays(state)})
 
 
+def require_weights(arrays: ArrayRecord) -> None:
+    """Raise ValueError when arrays hold no floating weights, which alone can be trained on the server."""
+    if not any(np.issubdtype(np.dtype(array.dtype), np.floating) for array in arrays.values()):
+        raise ValueError(
+            "the initial arrays hold no floating weights (trees of XGBoost are bytes), so the server has "
+            "nothing to train"
+        )
+
+
 def load_state(model: torch.nn.Module, state: State) -> None:
     """Load a state that :func:`state_to_arrays` carried; the model keeps its own integer buffers.
 

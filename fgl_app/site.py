@@ -8,8 +8,10 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fgl_app.config import RunConfig
+if TYPE_CHECKING:
+    from fgl_app.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ class Site:
     state: Path
 
 
+def identify(node_config: Mapping[str, object]) -> tuple[str, int]:
+    """Return the name of a SuperNode's site, empty when it has none, and the number of its random streams."""
+    partition_id = node_config.get("partition-id")
+    name = str(node_config.get("site-name", "" if partition_id is None else f"{partition_id:05d}"))
+    return name, zlib.crc32(name.encode()) if partition_id is None else int(str(partition_id))
+
+
 def read_site(node_config: Mapping[str, object], config: RunConfig) -> Site:
     """Read a SuperNode's node config.
 
@@ -53,8 +62,7 @@ def read_site(node_config: Mapping[str, object], config: RunConfig) -> Site:
     ValueError
         When a key is missing or has no sense; says which.
     """
-    partition_id = node_config.get("partition-id")
-    name = str(node_config.get("site-name", "" if partition_id is None else f"{partition_id:05d}"))
+    name, number = identify(node_config)
     needed = ("data-path",) if config.clients_own_data else ("partition-id", "num-partitions")
     missing = [key for key in needed if key not in node_config]
     if missing or not name:
@@ -65,9 +73,8 @@ def read_site(node_config: Mapping[str, object], config: RunConfig) -> Site:
     # Where a site says it writes, it writes: the server's config has a say for simulated clients alone.
     own = str(node_config.get("state-path", ""))
     if not config.clients_own_data:
-        number, of = int(str(partition_id)), int(str(node_config["num-partitions"]))
+        of = int(str(node_config["num-partitions"]))
         return Site(name, number, of, "", _state_folder(own or config.client_state_dir) / name)
-    number = zlib.crc32(name.encode()) if partition_id is None else int(str(partition_id))
     return Site(name, number, 0, str(node_config["data-path"]), _state_folder(own) / name)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fgl_app.algorithms.classification import TrainSettings, train
+from fgl_app.algorithms.classification import TrainSettings
 from fgl_app.algorithms.embedding import embed_prompts, encode_texts
 from fgl_app.algorithms.prompts import write_prompts
 from fgl_app.algorithms.randomness import seeded
@@ -22,12 +22,14 @@ from fgl_app.data.shards import claim_folder, read_shards
 from fgl_app.data.vocabulary import load_vocabulary
 from fgl_app.methods.session import Session
 from fgl_app.models.fingerprints import encoder_fingerprint
-from fgl_app.progress import PREFIX, log, track
+from fgl_app.plug_in.training import train_aloud
+from fgl_app.progress import PREFIX, log
 from fgl_app.records import arrays_to_state
 from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.synthesis.command import uses_ray
 from fgl_app.synthesis.engine import fill_folder
-from fgl_app.synthesis.job import EMBEDDINGS, SynthesisJob, load_generator, on_cpu, save_embeddings
+from fgl_app.synthesis.job import EMBEDDINGS, SynthesisJob, save_embeddings
+from fgl_app.synthesis.recipe import load_generator, on_cpu, recipe_of
 from fgl_app.tasks.classification import server_settings, synthetic_settings
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ def run_fgl(session: Session) -> nn.Module:
     config = session.config
     with session.directory.phase("loading the generator"):
         # Ray's workers have their own; then the server's is for texts alone and leaves them the GPU.
-        pipeline = load_generator(on_cpu(config) if uses_ray(config) else config)
+        recipe = recipe_of(config)
+        pipeline = load_generator(on_cpu(recipe) if uses_ray(config) else recipe)
         # The server encodes the negative prompt in any case, which tells what a good upload looks like.
         negative = encode_texts(pipeline, [config.negative_prompt])
 
@@ -102,7 +105,7 @@ def _synthesize(session: Session, pipeline: DiffusionPipeline, embeddings: TextE
         if uses_ray(config):
             _synthesize_apart(path)
         else:
-            job = SynthesisJob(config, embeddings, names)
+            job = SynthesisJob(recipe_of(config), embeddings, names)
             fill_folder(job, claim_folder(path / "synthetic", job.manifest(pipeline)), pipeline)
     with session.directory.phase("reading images"):
         images = read_shards(path / "synthetic", config.image_size, session.dataset.test.images.shape[1])
@@ -137,11 +140,8 @@ def _train(
     model = session.model_of(state)
     # Fine-tuning comes once a round; every time its own order and augmentation.
     generator = seeded("server", session.config.seed, len(session.curve))
-    with (
-        session.directory.phase(description),
-        track(settings.epochs * len(data), description, "images") as progress,
-    ):
-        train(model, data, settings, generator, callback=progress.update)
+    with session.directory.phase(description):
+        train_aloud(model, data, settings, generator, description)
     return model.state_dict()
 
 

@@ -29,6 +29,7 @@ from fgl_app.records import (
     metric_record,
     num_examples,
     require_finite,
+    require_weights,
     site_name,
     with_state,
 )
@@ -179,6 +180,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
 
     def configure_setup(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Sequence[Message]:
         """Ask every node for a model of its own."""
+        require_weights(arrays)
         self._sent = arrays
         self.examples.clear()
         self.decisions.clear()

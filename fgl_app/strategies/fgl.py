@@ -19,6 +19,7 @@ from fgl_app.records import (
     metric_record,
     record_to_embeddings,
     require_finite,
+    require_weights,
     site_name,
     with_state,
 )
@@ -105,6 +106,7 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
 
     def configure_setup(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Sequence[Message]:
         """Ask every node for its text embeddings, unless they were given."""
+        require_weights(arrays)
         self.uploads.clear()
         self._shapes = self.embedding_shapes
         if self.given_embeddings is not None:

@@ -20,6 +20,7 @@ from fgl_app.strategies.exchange import (
     silent_nodes,
     wait_for_nodes,
 )
+from fgl_app.strategies.privacy import refuse_privacy_around
 from fgl_app.strategies.state import load_wrapper_state, wrapper_state
 
 logger = logging.getLogger("fgl")
@@ -34,6 +35,8 @@ class SetupRoundStrategy(Strategy, ABC):
     in all four hooks. ``start`` is not overridden, so outer code that runs its own ``start`` still comes
     through here. The set-up happens inside ``configure_train`` of round 1, where replies can be pulled one
     by one: only one upload is held in memory, whatever a subclass does not keep.
+
+    Flower's differential privacy strategies belong inside; around this one they are refused in round 1.
 
     Parameters
     ----------
@@ -104,6 +107,7 @@ class SetupRoundStrategy(Strategy, ABC):
         config = ConfigRecord(dict(config))
         if server_round > 1:
             return self.strategy.configure_train(server_round - 1, arrays, config, grid)
+        refuse_privacy_around(self)
         if not self._restored:
             requests = self.configure_setup(arrays, config, grid)
             if requests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from fgl_app.data.shards import claim_folder
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.progress import log
 from fgl_app.synthesis.engine import fill_folder
-from fgl_app.synthesis.job import SynthesisJob, load_embeddings, load_generator, on_cpu
+from fgl_app.synthesis.job import SynthesisJob, load_embeddings
+from fgl_app.synthesis.recipe import load_generator, on_cpu, recipe_of
 from fgl_app.synthesis.workers import ray_workers
 
 if TYPE_CHECKING:
@@ -42,18 +44,19 @@ def synthesize_file(file: Path, out: Path, config: RunConfig) -> Path:
         When the folder cannot be written.
     """
     embeddings, names, encoder = load_embeddings(file)
+    recipe = recipe_of(config)
     if not uses_ray(config):
-        pipeline = load_generator(config)
-        job = SynthesisJob(config, embeddings, names)
+        pipeline = load_generator(recipe)
+        job = SynthesisJob(recipe, embeddings, names)
         folder = _claim(file, out, job, encoder, pipeline)
         fill_folder(job, folder, pipeline)
         return folder
     with ray_workers(config) as workers:
-        if config.generator_dtype == "auto":
-            config = config.model_copy(update={"generator_dtype": workers.dtype})
-        job = SynthesisJob(config, embeddings, names)
+        if recipe.dtype == "auto":
+            recipe = replace(recipe, dtype=workers.dtype)
+        job = SynthesisJob(recipe, embeddings, names)
         # Looked at and let go: the workers load their own.
-        folder = _claim(file, out, job, encoder, load_generator(on_cpu(config)))
+        folder = _claim(file, out, job, encoder, load_generator(on_cpu(recipe)))
         fill_folder(job, folder, workers)
     return folder
 
@@ -63,7 +66,7 @@ def _claim(file: Path, out: Path, job: SynthesisJob, encoder: str, pipeline: Dif
     if encoder and own != encoder:
         raise ValueError(
             f"the embeddings in {file} are of text encoder {encoder}, that of generator "
-            f"'{job.config.generator}' is {own}"
+            f"'{job.recipe.generator}' is {own}"
         )
     folder = claim_folder(out, job.manifest(pipeline))
     log.info("%d images in %s", len(job.plan), folder)

@@ -14,7 +14,8 @@ from fgl_app.algorithms.types import LabeledImages
 from fgl_app.data.shards import decode_shard, encode_shard, missing_shards, write_shard
 from fgl_app.progress import log, track
 from fgl_app.results.plots import plot_image_grid
-from fgl_app.synthesis.job import SynthesisJob, make_synthesizer
+from fgl_app.synthesis.job import SynthesisJob
+from fgl_app.synthesis.recipe import make_synthesizer
 from fgl_app.synthesis.workers import Workers, synthesize_on_workers
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def fill_folder(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Work
             for number, content in synthesize_on_workers(job, missing, maker, progress.update):
                 finish(number, content)
         else:
-            synthesizer = make_synthesizer(job.config, maker)
+            synthesizer = make_synthesizer(job.recipe, maker)
             _synthesize_here(job, missing, synthesizer, finish, progress.update)
 
 

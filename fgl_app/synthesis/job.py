@@ -16,23 +16,18 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.synthesis import (
     PlannedImage,
     Shard,
-    SynthesisSettings,
-    Synthesizer,
     allot_images,
     cut_shard,
     plan_images,
 )
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.config import RunConfig
 from fgl_app.data.shards import SHARD_SIZE
 from fgl_app.files import write_atomically
-from fgl_app.models.devices import resolve_device
 from fgl_app.models.fingerprints import pipeline_fingerprint
-from fgl_app.models.pipelines import Placement, load_pipeline
+from fgl_app.synthesis.recipe import Recipe
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -48,7 +43,7 @@ class SynthesisJob:
 
     Parameters
     ----------
-    config : RunConfig
+    recipe : Recipe
         Generator, its settings, images of a class, seed.
     embeddings : TextEmbeddings
         Merged uploads.
@@ -56,7 +51,7 @@ class SynthesisJob:
         Name of each class.
     """
 
-    config: RunConfig
+    recipe: Recipe
     embeddings: TextEmbeddings
     class_names: tuple[str, ...]
 
@@ -64,7 +59,7 @@ class SynthesisJob:
     def plan(self) -> list[PlannedImage]:
         """All images, in the order of the shards."""
         labels, counts = self.embeddings.labels, self.embeddings.counts
-        return plan_images(labels, allot_images(labels, counts, self.config.images_per_class))
+        return plan_images(labels, allot_images(labels, counts, self.recipe.images_per_class))
 
     @property
     def num_shards(self) -> int:
@@ -87,7 +82,8 @@ class SynthesisJob:
 
     def manifest(self, pipeline: DiffusionPipeline) -> dict[str, Any]:
         """Return what decides over the images, as JSON values; jobs with equal ones make the same set."""
-        config, labels = self.config, self.embeddings.labels
+        recipe, labels = self.recipe, self.embeddings.labels
+        settings = recipe.settings
         return {
             "format": 1,
             "images": len(self.plan),
@@ -98,40 +94,14 @@ class SynthesisJob:
             # By content and not by name: the same generator lies elsewhere on another machine.
             "generator": [type(pipeline).__name__, pipeline_fingerprint(pipeline)],
             "settings": {
-                "seed": config.seed,
-                "num-inference-steps": config.num_inference_steps,
-                "guidance-scale": config.guidance_scale,
-                "negative-prompt": config.negative_prompt if config.guidance_scale > 1 else "",
+                "seed": settings.seed,
+                "num-inference-steps": settings.num_inference_steps,
+                "guidance-scale": settings.guidance_scale,
+                "negative-prompt": recipe.negative_prompt if settings.guidance_scale > 1 else "",
                 "scheduler": type(pipeline.scheduler).__name__,
                 "dtype": str(pipeline.dtype),
             },
         }
-
-
-def on_cpu(config: RunConfig) -> RunConfig:
-    """Return a config whose generator is loaded for its texts and its fingerprint, beside workers' own."""
-    return config.model_copy(update={"device": "cpu", "generator_offload": "none"})
-
-
-def load_generator(config: RunConfig) -> DiffusionPipeline:
-    """Load a config's whole text-to-image pipeline, placed for synthesis."""
-    placement = Placement(
-        resolve_device(config.device),
-        config.generator_dtype,
-        config.generator_offload,
-        config.attention_slicing,
-        config.compile_generator,
-    )
-    return load_pipeline(config.generator, placement, config.generator_lora, config.generator_scheduler)
-
-
-def make_synthesizer(config: RunConfig, pipeline: DiffusionPipeline) -> Synthesizer:
-    """Return what makes a config's images with its loaded generator."""
-    settings = SynthesisSettings(
-        config.num_inference_steps, config.guidance_scale, config.synthesis_batch_size, config.seed
-    )
-    negative = encode_texts(pipeline, [config.negative_prompt]) if config.guidance_scale > 1 else None
-    return Synthesizer(pipeline, settings, negative)
 
 
 def save_embeddings(embeddings: TextEmbeddings, class_names: Iterable[str], encoder: str, file: Path) -> None:

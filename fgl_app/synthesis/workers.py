@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from fgl_app.algorithms.synthesis import Shard, Synthesizer
 from fgl_app.config import RunConfig
 from fgl_app.data.shards import encode_shard
 from fgl_app.progress import log
-from fgl_app.synthesis.job import SynthesisJob, load_generator, make_synthesizer
+from fgl_app.synthesis.job import SynthesisJob
+from fgl_app.synthesis.recipe import Recipe, load_generator, make_synthesizer
 
 ATTEMPTS = 3
 """How often a shard whose worker died is made anew before the run fails."""
@@ -129,17 +130,17 @@ def synthesize_on_workers(
     """
     import ray
 
-    config = job.config
-    if config.device.startswith("cuda"):
+    recipe = job.recipe
+    if recipe.device.startswith("cuda"):
         # A worker sees its own GPU alone.
-        config = config.model_copy(update={"device": "auto"})
+        recipe = replace(recipe, device="auto")
     options = {"num_gpus": workers.gpus, "num_cpus": workers.cpus, "max_calls": 1 if workers.gpus else 0}
     task = ray.remote(max_retries=ATTEMPTS, **options)(_make_shard)
     left = iter(numbers)
     running: dict[Any, int] = {}
     while True:
         for number in left:
-            arguments = (config, job.shard(number), job.class_names, workers.cpus)
+            arguments = (recipe, job.shard(number), job.class_names, workers.cpus)
             running[task.remote(*arguments)] = number
             if len(running) == workers.number:
                 break
@@ -156,11 +157,11 @@ def synthesize_on_workers(
         yield number, content
 
 
-def _make_shard(config: RunConfig, shard: Shard, class_names: tuple[str, ...], threads: int) -> bytes:
+def _make_shard(recipe: Recipe, shard: Shard, class_names: tuple[str, ...], threads: int) -> bytes:
     torch.set_num_threads(threads)
-    return encode_shard(_synthesizer(config)(shard), shard.images, class_names)
+    return encode_shard(_synthesizer(recipe)(shard), shard.images, class_names)
 
 
 @lru_cache(maxsize=1)
-def _synthesizer(config: RunConfig) -> Synthesizer:
-    return make_synthesizer(config, load_generator(config))
+def _synthesizer(recipe: Recipe) -> Synthesizer:
+    return make_synthesizer(recipe, load_generator(recipe))

@@ -23,7 +23,8 @@ from fgl_app.config import parse_config
 from fgl_app.data.shards import SHARD_SIZE, claim_folder, missing_shards, read_shards
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.synthesis.command import synthesize_file
-from fgl_app.synthesis.job import SynthesisJob, load_embeddings, load_generator, save_embeddings
+from fgl_app.synthesis.job import SynthesisJob, load_embeddings, save_embeddings
+from fgl_app.synthesis.recipe import load_generator, recipe_of
 from fgl_app.synthesis.workers import Workers, share_out
 
 NAMES = ("zero", "one", "two")
@@ -46,7 +47,7 @@ def values(tiny_generator):
 @pytest.fixture(scope="module")
 def embeddings(values, tmp_path_factory):
     """File of four prompts' embeddings."""
-    pipeline = load_generator(parse_config(values))
+    pipeline = load_generator(recipe_of(parse_config(values)))
     labels, counts = torch.tensor([0, 1, 2, 2]), torch.tensor([5, 5, 3, 2])
     merged = TextEmbeddings(encode_texts(pipeline, ["a", "b", "c", "d"]), labels, counts)
     file = tmp_path_factory.mktemp("embeddings") / "embeddings.safetensors"
@@ -369,7 +370,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 
 def test_images_are_counted_by_class(values, embeddings):
     loaded, names, _ = load_embeddings(embeddings)
-    job = SynthesisJob(parse_config(values), loaded, names)
+    job = SynthesisJob(recipe_of(parse_config(values)), loaded, names)
     # The classes take turns: a shard of 256 has 86, 85 and 85 of them, two have 171, 171 and 170.
     assert job.counts_by_class({0}) == [86, 85, 85]
     assert job.counts_by_class({0, 1}) == [171, 171, 170]

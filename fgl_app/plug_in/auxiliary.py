@@ -1,0 +1,180 @@
+"""The server's part of FedDDPM: an auxiliary set out of the clients' models, and correction on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fgl_app.algorithms.apportion import apportion
+from fgl_app.algorithms.diffusion import (
+    TIMESTEPS,
+    Sampler,
+    sample,
+)
+from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.types import LabeledLatents
+from fgl_app.models.devices import check_device, resolve_device
+from fgl_app.plug_in.checks import at_least, checked_process, one_of, require_app_extra, require_unet
+from fgl_app.progress import log
+from fgl_app.records import load_state
+from fgl_app.strategies.exchange import Incident
+from fgl_app.strategies.fedddpm import LocalModel
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+LARGEST = 1000.0
+"""Images and latents have a scale of 1 here, and a model that draws larger values than this is broken.
+
+With few steps even an untrained one stays within hundreds: 1 / sqrt(alpha-bar_T) is 157 with linear betas.
+"""
+
+
+def sample_shares(
+    clients: Iterable[LocalModel],
+    model: nn.Module,
+    draw: Callable[[Tensor, Sequence[torch.Generator]], LabeledLatents],
+    *,
+    seed: int,
+    on_left_out: Callable[[Incident], None] | None = None,
+) -> tuple[LabeledLatents, dict[str, int]]:
+    """Sample each client's share of the auxiliary set, in its own proportions of classes.
+
+    Parameters
+    ----------
+    clients : Iterable[LocalModel]
+        The uploads.
+    model : nn.Module
+        Gets the weights of one after the other.
+    draw : Callable[[Tensor, Sequence[Generator]], LabeledLatents]
+        Draws a sample of ``model`` for each label (int64, shape (N,)) and noise stream.
+    seed : int
+        Seed of the noise.
+    on_left_out : Callable[[Incident], None] or None, default None
+        Told of each client whose model draws no images.
+
+    Returns
+    -------
+    tuple[LabeledLatents, dict[str, int]]
+        The set, client after client, and how many of it are of each site.
+
+    Raises
+    ------
+    ValueError
+        When no model draws images.
+    """
+    parts: list[LabeledLatents] = []
+    shares: dict[str, int] = {}
+    for number, client in enumerate(clients):
+        if not client.num_images:
+            continue
+        load_state(model, client.state)
+        by_class = apportion(client.label_counts.tolist() or [1], client.num_images)
+        labels = torch.arange(len(by_class)).repeat_interleave(torch.tensor(by_class))
+        noise = [seeded("auxiliary", seed, number, i) for i in range(len(labels))]
+        samples = draw(labels, noise)
+        if samples.latents.abs().max() < LARGEST:
+            parts.append(samples)
+            shares[client.site] = shares.get(client.site, 0) + client.num_images
+            continue
+        reason = f"its model draws values beyond {LARGEST:g}, or NaN"
+        incident = Incident(str(client.node), "auxiliary set", reason, client.site)
+        log.warning("auxiliary set: %s left out: %s", incident.who, reason)
+        if on_left_out:
+            on_left_out(incident)
+    if not parts:
+        raise ValueError("no client's model draws images: nothing to make the auxiliary set of")
+    auxiliary = LabeledLatents(
+        torch.cat([part.latents for part in parts]), torch.cat([part.labels for part in parts])
+    )
+    return auxiliary, shares
+
+
+def sample_with(
+    unet_fn: Callable[[], UNet2DModel],
+    *,
+    steps: int = 50,
+    sampler: Sampler = "ddim",
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
+    noise_schedule: Literal["linear", "cosine"] = "linear",
+    batch_size: int = 128,
+    seed: int = 0,
+    device: str = "auto",
+) -> Callable[[Iterator[LocalModel]], LabeledLatents]:
+    """Return a ``sample_fn`` that draws each client's share of the auxiliary set from its model.
+
+    A model that draws NaN or values beyond all images is left out, with a warning that names the client.
+
+    Parameters
+    ----------
+    unet_fn : Callable[[], UNet2DModel]
+        Makes your U-Net of diffusers. Conditional on classes, the strategy needs ``num_classes``: shares then
+        have each client's own proportions of classes.
+    steps : int, default 50
+        Denoising steps; all 1000 for "ddpm".
+    sampler : {"ddim", "dpm++", "ddpm"}, default "ddim"
+        How samples are drawn.
+    prediction_type : {"epsilon", "v_prediction"}, default "epsilon"
+        What your U-Net learns to predict.
+    noise_schedule : {"linear", "cosine"}, default "linear"
+        Betas over 1000 time steps; the defaults are those of ``DDPMScheduler()``.
+    batch_size : int, default 128
+        Samples denoised at a time.
+    seed : int, default 0
+        Seed of the noise.
+    device : str, default "auto"
+        Torch device; "auto" is a GPU if there is one.
+
+    Returns
+    -------
+    Callable[[Iterator[LocalModel]], LabeledLatents]
+        The auxiliary set as the U-Net sees it, float32.
+
+    Raises
+    ------
+    ValueError
+        When an argument breaks its rule.
+    ImportError
+        When fgl-app is installed without its extra "app".
+    """
+    require_app_extra("sample_with")
+    at_least(1, steps=steps, batch_size=batch_size)
+    at_least(0, seed=seed)
+    one_of(get_args(Sampler), sampler=sampler)
+    if steps > TIMESTEPS:
+        raise ValueError(f"steps must be at most {TIMESTEPS}, got {steps}")
+    process = checked_process(prediction_type, noise_schedule)
+    check_device(device)
+
+    def sample_fn(clients: Iterator[LocalModel]) -> LabeledLatents:
+        unet = unet_fn().to(resolve_device(device))
+        require_unet(unet)
+
+        def draw(labels: Tensor, noise: Sequence[torch.Generator]) -> LabeledLatents:
+            return sample(
+                unet,
+                process.sampler(sampler),
+                labels,
+                noise,
+                num_inference_steps=steps,
+                batch_size=batch_size,
+            )
+
+        return sample_shares(_fitting(clients, unet), unet, draw, seed=seed)[0]
+
+    return sample_fn
+
+
+def _fitting(clients: Iterable[LocalModel], unet: UNet2DModel) -> Iterator[LocalModel]:
+    """Yield the clients, whose classes must be those of the U-Net."""
+    classes = unet.config.num_class_embeds or 0
+    for client in clients:
+        if len(client.label_counts) != classes:
+            raise ValueError(
+                f"FedDDPMStrategy's num_classes must be the U-Net's num_class_embeds ({classes}), "
+                f"got {len(client.label_counts)}"
+            )
+        yield client

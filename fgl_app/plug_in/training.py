@@ -1,0 +1,167 @@
+"""The server's part of FGL, second half: training a classifier on the synthetic set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fgl_app.algorithms.classification import TrainSettings, train
+from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.types import LabeledImages, State
+from fgl_app.models.devices import check_device, resolve_device
+from fgl_app.plug_in.checks import at_least, one_of, positive
+from fgl_app.progress import track
+from fgl_app.records import load_state
+
+
+def train_aloud(
+    model: nn.Module,
+    data: LabeledImages,
+    settings: TrainSettings,
+    generator: torch.Generator,
+    description: str,
+) -> None:
+    """Train a classifier in place, telling the progress."""
+    with track(settings.epochs * len(data), description, "images") as progress:
+        train(model, data, settings, generator, callback=progress.update)
+
+
+class _Scaled(nn.Module):
+    """A model that takes pixels with another mean and deviation than those in [-1, 1] have."""
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        self.factor: Tensor
+        self.shift: Tensor
+        means, stds = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+        self.register_buffer("factor", 0.5 / stds)
+        self.register_buffer("shift", (0.5 - means) / stds)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images * self.factor + self.shift)
+        return logits
+
+
+class SyntheticTraining:
+    """Trains a classifier on a synthetic set; :func:`train_on_synthetic` makes one.
+
+    It counts its calls, so that each has an order and augmentation of its own; ``CheckpointedStrategy`` keeps
+    the count when it is one of its ``parts``.
+
+    Parameters
+    ----------
+    model_fn : Callable[[], nn.Module]
+        Makes the model; the state that comes gives it its weights.
+    settings : TrainSettings
+        Hyper-parameters.
+    mean, std : Sequence[float]
+        Of each channel of what the model takes, for pixels in [0, 1].
+    seed : int
+        Seed of order and augmentation.
+    device : str
+        Torch device.
+    """
+
+    def __init__(
+        self,
+        model_fn: Callable[[], nn.Module],
+        settings: TrainSettings,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        seed: int,
+        device: str,
+    ) -> None:
+        self._model_fn, self._settings, self._mean, self._std = model_fn, settings, mean, std
+        self._seed, self._device = seed, resolve_device(device)
+        self._done = 0
+
+    def __call__(self, state: State, data: LabeledImages) -> State:
+        """Return the state after training on ``data``; fits ``train_fn`` and ``correct_fn``."""
+        model = self._model_fn()
+        load_state(model, state)
+        generator = seeded("server", self._seed, self._done)
+        scaled = _Scaled(model, self._mean, self._std).to(self._device)
+        train_aloud(scaled, data, self._settings, generator, "training on synthetic images")
+        self._done += 1
+        return model.state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how often it was called."""
+        return {"done": self._done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the count back."""
+        self._done = state_dict["done"]
+
+
+def train_on_synthetic(
+    model_fn: Callable[[], nn.Module],
+    *,
+    epochs: int,
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 2e-4,
+    batch_size: int = 128,
+    schedule: Literal["constant", "one-cycle"] = "constant",
+    augmentation: Literal["none", "affine"] = "affine",
+    mean: float | Sequence[float] = 0.5,
+    std: float | Sequence[float] = 0.5,
+    seed: int = 0,
+    device: str = "auto",
+) -> SyntheticTraining:
+    """Return a ``train_fn`` that trains your classifier by SGD on cross-entropy; or a ``correct_fn``.
+
+    Parameters
+    ----------
+    model_fn : Callable[[], nn.Module]
+        Makes your model: (N, C, H, W) to logits (N, classes). Its floating state is what is exchanged.
+    epochs : int
+        Passes over the synthetic set (paper: 120 to train, 5 to correct); 0 leaves the model as it is.
+    learning_rate : float, default 0.01
+        Step size (paper's); the peak when ``schedule`` is "one-cycle".
+    momentum : float, default 0.9
+        Heavy-ball momentum (paper's).
+    weight_decay : float, default 2e-4
+        L2 penalty (paper's).
+    batch_size : int, default 128
+        Images in a batch (paper's).
+    schedule : {"constant", "one-cycle"}, default "constant"
+        Learning rate over the steps.
+    augmentation : {"none", "affine"}, default "affine"
+        What is done to the images: small rotations, shears, scales and shifts.
+    mean, std : float or Sequence[float], default 0.5
+        As torchvision's ``Normalize`` has them, for pixels in [0, 1]: what your model is used to, one number
+        or one for each channel. The default gives pixels in [-1, 1].
+    seed : int, default 0
+        Seed of order and augmentation.
+    device : str, default "auto"
+        Torch device; "auto" is a GPU if there is one.
+
+    Returns
+    -------
+    SyntheticTraining
+        ``(state dict, LabeledImages) -> state dict``.
+
+    Raises
+    ------
+    ValueError
+        When an argument breaks its rule.
+    """
+    at_least(0, epochs=epochs, momentum=momentum, weight_decay=weight_decay, seed=seed)
+    at_least(1, batch_size=batch_size)
+    positive(learning_rate=learning_rate)
+    one_of(("constant", "one-cycle"), schedule=schedule)
+    one_of(("none", "affine"), augmentation=augmentation)
+    means, stds = ((each,) if isinstance(each, int | float) else tuple(each) for each in (mean, std))
+    for deviation in stds:
+        positive(std=deviation)
+    check_device(device)
+    settings = TrainSettings(
+        epochs, batch_size, learning_rate, momentum, weight_decay, augmentation, schedule=schedule
+    )
+    return SyntheticTraining(model_fn, settings, means, stds, seed=seed, device=device)

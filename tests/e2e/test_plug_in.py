@@ -1,0 +1,93 @@
+"""The wheel in an environment of its own, and the example projects on it through real Flower and Ray."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = "#!{python}\nimport sys\nfrom {module} import {name}\nsys.exit({name}())\n"
+
+
+@pytest.fixture(scope="module")
+def wheel_python(tmp_path_factory):
+    """Python of an environment with the wheel; what it depends on is that of the tests' environment."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "-w", folder, ROOT], check=True)
+    venv.create(folder / "venv", symlinks=True)
+    bin_folder = folder / "venv" / "bin"
+    python = bin_folder / "python"
+    (wheel,) = folder.glob("fgl_app-*.whl")
+    subprocess.run([*pip, "--python", python, "install", "--quiet", "--no-deps", wheel], check=True)
+    (own,) = (folder / "venv").glob("lib/python*/site-packages")
+    # It comes last, and .pth files there, such as an editable install's, are not read.
+    (own / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    for entry in distribution("flwr").entry_points:
+        if entry.group == "console_scripts":
+            script = bin_folder / entry.name
+            script.write_text(SCRIPT.format(python=python, module=entry.module, name=entry.attr))
+            script.chmod(0o755)
+    return python
+
+
+@pytest.fixture
+def run_example(wheel_python, flower_home, tmp_path):
+    """Run an example by `flwr run`, and return what it wrote down."""
+    env = flower_home | {"PATH": f"{wheel_python.parent}{os.pathsep}{os.environ['PATH']}"}
+    env.pop("PYTHONPATH", None)
+
+    def run(folder, nodes, **changes):
+        shutil.copytree(ROOT / "examples" / folder, tmp_path / folder)
+        values = [f"{key.replace('_', '-')}={value}" for key, value in changes.items()]
+        values.append(f"result-file='{tmp_path / 'result.json'}'")
+        command = [wheel_python.parent / "flwr", "run", ".", "--stream", "--run-config", " ".join(values)]
+        command += ["--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1"]
+        done = subprocess.run(
+            command, cwd=tmp_path / folder, env=env, timeout=500, capture_output=True, text=True, check=False
+        )
+        # Flower exits with 0 also when a run fails.
+        assert (tmp_path / "result.json").is_file(), done.stdout + done.stderr
+        return json.loads((tmp_path / "result.json").read_text())
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_environment_runs_the_wheel(wheel_python, tmp_path):
+    code = "import fgl_app.models.pipelines as p; print(fgl_app.__file__, p.embedded_generator())"
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    places = subprocess.run(
+        [wheel_python, "-c", "import fgl_app\n" + code],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert len(places) == 2
+    assert all(Path(place).is_relative_to(wheel_python.parents[1]) for place in places)
+
+
+@pytest.mark.slow
+def test_fgl_in_somebody_elses_project(run_example):
+    result = run_example("plug_in_fgl", 5, num_server_rounds=2, images_per_class=100)
+    # Untrained; on synthetic digits alone; after a round on private ones, a kind or two for each client.
+    assert result["0"]["accuracy"] < 0.3
+    assert result["1"]["accuracy"] > 0.7
+    assert result["2"]["accuracy"] > 0.7
+
+
+@pytest.mark.slow
+def test_fedddpm_in_somebody_elses_project(run_example):
+    result = run_example("plug_in_fedddpm", 2, num_server_rounds=2, auxiliary_size=100)
+    assert result["1"] == result["0"]
+    # Noise has a mean square of 1.
+    assert result["2"]["loss"] < 0.5 < result["1"]["loss"]

@@ -1,0 +1,41 @@
+"""The guide's code: a piece of an example project, which other tests run, or run here."""
+
+import re
+import textwrap
+from functools import partial
+from pathlib import Path
+
+import flwr.clientapp
+import flwr.clientapp.mod
+import flwr.serverapp.strategy
+import pytest
+import torch
+from flwr.clientapp import ClientApp
+
+import fgl_app.plug_in
+import fgl_app.strategies
+from fgl_app.algorithms.slow_learning import is_slow
+from tests.integration.test_plug_in import cnn, small_unet
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "plug-in.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+PROJECTS = [file.read_text(encoding="utf-8") for file in (ROOT / "examples").rglob("*.py")]
+
+
+def is_of_an_example(block):
+    return any(textwrap.indent(block, " " * depth) in text for text in PROJECTS for depth in (0, 4))
+
+
+def test_the_main_pieces_are_the_examples_own():
+    assert sum(map(is_of_an_example, BLOCKS)) == 4
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if not is_of_an_example(block)])
+def test_the_other_pieces_run(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {name: getattr(room, name) for room in (fgl_app.plug_in, fgl_app.strategies,
+             flwr.serverapp.strategy, flwr.clientapp.mod) for name in room.__all__}  # fmt: skip
+    names |= {"Net": cnn, "make_unet": small_unet, "Path": Path, "partial": partial, "is_slow": is_slow}
+    names |= {"labels": torch.tensor([0, 1]), "app": ClientApp(), "my_sample": list, "local_images": None}
+    exec(block, names)
