@@ -137,9 +137,11 @@ def pull_each(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Ite
     while pending:
         found = False
         for message_id in list(pending):
-            for reply in grid.pull_messages([message_id]):
+            replies = list(grid.pull_messages([message_id]))
+            while replies:
                 found = True
-                yield pending.pop(message_id), reply
+                # Popped, since a name for it would keep it in memory while the next one is pulled.
+                yield pending.pop(message_id), replies.pop()
         if time.monotonic() >= deadline:
             return
         if not found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -127,9 +128,12 @@ class MeteredGrid(Grid):
         with self._waiting():
             # Through this grid's own methods, which count.
             pulled = pull_each(self, sent, timeout=timeout if timeout is not None else math.inf)
-            return [self._unless_too_large(reply, requests[node]) for node, reply in pulled]
+            # A map keeps no name for a reply, and so none in memory, while the next one is pulled.
+            return list(map(partial(self._unless_too_large, requests), pulled))
 
-    def _unless_too_large(self, reply: Message, request: Message) -> Message:
+    def _unless_too_large(self, requests: Mapping[int, Message], pulled: tuple[int, Message]) -> Message:
+        node, reply = pulled
+        request = requests[node]
         size = message_bytes(reply)
         # The request is measured only when it matters: that serializes a whole model once more.
         if size <= self._max_reply_bytes or size <= 2 * message_bytes(request):

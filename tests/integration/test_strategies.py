@@ -1,5 +1,7 @@
 """FGLStrategy and CheckedStrategy on a grid inside the process."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -316,6 +318,31 @@ def test_a_reply_that_is_far_too_large_is_dropped_and_the_others_count():
     assert "bytes from site 2, at most 100,000 are accepted" in incident.reason
     assert ledger.totals()["uplink"] > 200_000, "it was sent, and so it is counted"
     assert inner.most_pulled_at_once == 1
+
+
+def test_no_dropped_reply_is_in_memory_while_the_next_is_pulled():
+    def huge(message):
+        reply = site(2)(message)
+        reply.content["arrays"] = ArrayRecord({"w": Array(np.zeros(50_000, np.float32))})
+        return reply
+
+    pulled, alive = [], []
+
+    class Watching(FakeGrid):
+        def pull_messages(self, message_ids):
+            alive.extend(reply for reply in pulled if reply() is not None)
+            replies = super().pull_messages(message_ids)
+            pulled.extend(map(weakref.ref, replies))
+            return replies
+
+    inner = Watching(dict.fromkeys((1, 2, 3), huge))
+    content = RecordDict({"arrays": ARRAYS})
+    requests = [Message(content, message_type="train", dst_node_id=node) for node in inner.nodes]
+    grid = MeteredGrid(inner, TrafficLedger(), max_reply_bytes=100_000)
+    replies = list(grid.send_and_receive(requests))
+    assert [reply.has_error() for reply in replies] == [True] * 3
+    assert len(pulled) == 3
+    assert not alive
 
 
 def test_an_endless_reason_is_cut_and_ends_no_run():
