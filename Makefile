@@ -32,7 +32,7 @@ format: $(INSTALLED)  ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 
 test: $(INSTALLED)  ## the tests that need nothing but this machine's cores
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test-deployment: $(INSTALLED)  ## the tests of a federation of real processes, on the loopback interface
 	$(BIN)/pytest tests/deployment
