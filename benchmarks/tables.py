@@ -25,7 +25,7 @@ def run(name: str, arguments: list[str], out: Path) -> Path:
             )
         return folder
     print(f"{name}: running", flush=True)
-    command = [sys.executable, "-m", "fgl_app.cli", "run", "--quiet", f"output-dir={out}", f"run-name={name}"]
+    command = [sys.executable, "-m", "fgl_app", "run", "--quiet", f"output-dir={out}", f"run-name={name}"]
     subprocess.run([*command, *arguments], check=True)
     return folder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fgl_app.console import Display, Mode, complain
 from fgl_app.launch_plan import Machine, federation_config
 from fgl_app.launcher import Outcome, run_on, simulate
 from fgl_app.processes import LaunchError
+from fgl_app.results.run_directory import read_run_config
 
 # File systems tell times in steps.
 CLOCK_SECONDS = 2.0
@@ -97,8 +99,11 @@ def _launch(
 
 
 def _say_how_to_go_on(config: RunConfig, folder: Path) -> None:
-    if config.can_resume and (folder / "config.json").is_file():
-        complain(f"`fgl run --resume {folder}` goes on from what was finished", what="Hint")
+    with suppress(ValueError):
+        # Raises for a run that has nothing to go on with.
+        read_run_config(folder)
+        if config.can_resume:
+            complain(f"`fgl run --resume {folder}` goes on from what was finished", what="Hint")
 
 
 def failure_reason(outcome: Outcome, summary: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fgl_app.config import OWN_NAMES, ConfigError, RunConfig, config_keys, parse_config
-from fgl_app.results.run_directory import check_same_config, read_run_config
+from fgl_app.results.run_directory import check_same_config, read_run_config, refuse_if_running
 
 Scalar = str | int | float
 DEFAULT_CLIENTS = 5
@@ -109,11 +109,12 @@ def resumed_config(run: Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        When the folder is no run's, or the run completed.
+        When the folder is no run's, or the run completed or still goes on.
     """
     folder = run.expanduser().resolve()
     try:
         values = read_run_config(folder)
+        refuse_if_running(folder)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return values | {"resume": True, "output-dir": str(folder.parent), "run-name": folder.name}

@@ -52,6 +52,8 @@ def flower_environment(home: Path) -> dict[str, str]:
     """
     env = dict(os.environ)
     env["FLWR_HOME"] = str(home)
+    # Flower's simulation would take that cluster for its own and fail; `ray-address` is what uses one.
+    env.pop("RAY_ADDRESS", None)
     # Flower starts its parts by name, and they must come from this installation.
     env["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), env.get("PATH", os.defpath)])
     # A proxy cannot reach the loopback interface of this machine.

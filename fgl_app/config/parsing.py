@@ -62,7 +62,7 @@ def _sentence(detail: ErrorDetails) -> str:
     value = detail["input"]
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, config_keys(), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else "; `fgl run --help` lists the keys"
+        hint = f"; did you mean '{near[0]}'?" if near else "; `fgl config` lists the keys"
         return f"unknown config key '{key}'{hint}"
     if not key:
         return detail["msg"].removeprefix("Value error, ")

@@ -94,8 +94,11 @@ def _open(name: str, configuration: str) -> datasets.DatasetDict:
             return datasets.load_from_disk(name)
         return datasets.load_dataset(name, configuration or None)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        place = "" if Path(name).is_dir() else " is no folder here and"
-        raise ValueError(f"dataset '{name}'{place} cannot be loaded: {str(error).splitlines()[0]}") from error
+        local = Path(name).is_dir()
+        place = "" if local else " is no folder here and"
+        advice = "" if local else "; give a local folder, or HF_HOME with a cache that holds it"
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"dataset '{name}'{place} cannot be loaded: {reason}{advice}") from error
 
 
 def _columns(name: str, features: datasets.Features, selection: Selection) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -287,4 +288,6 @@ def _quiet_diffusers() -> ModuleType:
 
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
+    # It passes the hub's library an argument that this one no longer knows.
+    warnings.filterwarnings("ignore", message="The `local_dir_use_symlinks` argument is deprecated")
     return cast(ModuleType, diffusers)

@@ -222,6 +222,18 @@ def read_run_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def refuse_if_running(path: Path) -> None:
+    """Check that no process is at work in a run's folder.
+
+    Raises
+    ------
+    ValueError
+        When one is.
+    """
+    if (path / _LOCK).exists():
+        _lock(path).close()
+
+
 def check_same_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Check that a resumed run is what it was.
 

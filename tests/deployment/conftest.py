@@ -38,7 +38,7 @@ class LiveFederation:
         """Run an ``fgl`` command in the directory above the folder."""
         # A proxy that nobody answers: what runs on this machine must not ask it.
         env = os.environ | {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-        command = [sys.executable, "-m", "fgl_app.cli", *arguments]
+        command = [sys.executable, "-m", "fgl_app", *arguments]
         cwd = self.folder.parent
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=env)
 

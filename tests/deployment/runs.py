@@ -27,7 +27,7 @@ class Run:
     def __init__(self, live, name, *arguments):
         self.folder = live.folder.parent / "outputs" / name
         self._log = live.folder.parent / f"{name}-{time.monotonic_ns()}.log"
-        command = [sys.executable, "-m", "fgl_app.cli", "run", *arguments]
+        command = [sys.executable, "-m", "fgl_app", "run", *arguments]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, cwd=live.folder.parent, env=os.environ

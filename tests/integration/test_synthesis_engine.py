@@ -72,7 +72,7 @@ def content(folder):
 
 def command(embeddings, out, values, **more):
     pairs = [f"{key}={value}" for key, value in {**values, **more}.items()]
-    return [sys.executable, "-m", "fgl_app.cli", "synthesize", str(embeddings), "--out", str(out), *pairs]
+    return [sys.executable, "-m", "fgl_app", "synthesize", str(embeddings), "--out", str(out), *pairs]
 
 
 def start(*args, **more):
@@ -186,7 +186,7 @@ def test_a_full_disk_keeps_what_is_written(values, embeddings, reference, tmp_pa
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))\n"
         "    write(folder, number, total, content)\n"
         "shards.write_shard = limited\n"
-        "runpy.run_module('fgl_app.cli', run_name='__main__')\n"
+        "runpy.run_module('fgl_app', run_name='__main__')\n"
     )
     arguments = command(embeddings, out, values)
     done = subprocess.run(

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from fgl_app.console import Display, Line, LogReader, Mode, result_table
 from fgl_app.execution import failure_reason
 from fgl_app.launch_plan import Machine, federation_config, parse_override, resolve_config, stage_app, to_toml
 from fgl_app.launcher import Outcome
+from fgl_app.processes import flower_environment
 from fgl_app.progress import ProgressEvent
+from fgl_app.results.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 21, 10, 15, tzinfo=UTC)
@@ -23,7 +26,7 @@ COMPLETED = Outcome("finished:completed", "")
 
 
 def fgl(*arguments, cwd=None):
-    command = [sys.executable, "-m", "fgl_app.cli", *arguments]
+    command = [sys.executable, "-m", "fgl_app", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
@@ -134,6 +137,27 @@ def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path):
     done = fgl("run", "--resume", str(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"Error: {tmp_path} is not the folder of a run: its config.json cannot be read\n"
+
+
+def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
+    with closing(RunDirectory.create(tmp_path, "it", config_keys())):
+        before = sorted(tmp_path.rglob("*"))
+        done = fgl("run", "--resume", "it", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr == f"Error: the run in {tmp_path / 'it'} still goes on in another process\n"
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_its_extra_the_command_says_what_to_install():
+    code = "import sys; sys.modules['typer'] = None; from fgl_app.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: `fgl` needs typer, which is not installed: pip install 'fgl-app[app]'\n"
+
+
+def test_flower_is_not_led_to_a_cluster_of_rays(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert "RAY_ADDRESS" not in flower_environment(tmp_path)
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are(tmp_path, monkeypatch):

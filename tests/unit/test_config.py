@@ -24,7 +24,7 @@ def test_every_key_is_described():
     ("values", "sentence"),
     [
         ({"guidence-scale": 2.0}, "unknown config key 'guidence-scale'; did you mean 'guidance-scale'?"),
-        ({"zzz": 2.0}, "unknown config key 'zzz'; `fgl run --help` lists the keys"),
+        ({"zzz": 2.0}, "unknown config key 'zzz'; `fgl config` lists the keys"),
         (
             {"method": "fed"},
             "config key 'method' must be one of fgl, classifier, fedddpm, fedddpm-plus, diffusion, got",

@@ -28,7 +28,7 @@ IID = parse_config({"partitioning": "iid"})
 
 
 def fgl(*arguments, cwd):
-    command = [sys.executable, "-m", "fgl_app.cli", "federation", *arguments]
+    command = [sys.executable, "-m", "fgl_app", "federation", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 

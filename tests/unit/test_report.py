@@ -268,7 +268,7 @@ LISTED = ["completed", "fgl-fedavg", "mine", "10", "2", "accuracy 80.0 %", "4.1 
 
 
 def fgl(*arguments, cwd):
-    command = [sys.executable, "-m", "fgl_app.cli", *arguments]
+    command = [sys.executable, "-m", "fgl_app", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
