@@ -8,17 +8,17 @@ from typing import Annotated
 import typer
 
 PAGE = """\
-<!-- Written by `fgl config --markdown`, which `make docs` calls: change fgl_app/config and configs, not this. -->
+<!-- Written by `fgl config --markdown`, which `make docs` calls: change fgl_app/config and configs. -->
 
 # Configuration
 
-Every key of a run, with its default, the values it takes, and what it means. A bad value, or values that do not go
-together, end a run before it starts, with a sentence that names the key, the rule and the value.
+Every key of a run, with its default, the values it takes, and what it means. A bad value, or values that do
+not go together, end a run before it starts, with a sentence that names the key, the rule and the value.
 
-Keys are given as `KEY=VALUE` to `fgl run`, in a TOML file (`fgl run --config FILE`), by a [preset](#presets), or to
-Flower itself (`flwr run . --run-config "KEY=VALUE ..."`, where text needs quotes: `method='fedddpm'`). `KEY=VALUE` wins
-over files, and files win over presets. `fgl config` prints these keys too. A run's `config.json` has the values that it
-used.
+Keys are given as `KEY=VALUE` to `fgl run`, in a TOML file (`fgl run --config FILE`), by a [preset](#presets),
+or to Flower itself (`flwr run . --run-config "KEY=VALUE ..."`, where text needs quotes: `method='fedddpm'`).
+`KEY=VALUE` wins over files, and files win over presets. `fgl config` prints these keys too. A run's
+`config.json` has the values that it used.
 """
 
 
@@ -65,11 +65,11 @@ def configuration_page() -> str:
     for title, keys in key_groups().items():
         rows = ((f"`{key.key}`", f"`{key.default}`", key.rule, key.meaning) for key in keys)
         parts += [f"## {title}\n", _table(("key", "default", "values", "meaning"), rows)]
-    rows = ((f"`{name}`", what, needs) for name, what, needs in _preset_rows())
+    named = ((f"`{name}`", what, needs) for name, what, needs in _preset_rows())
     parts += [
         "## Presets\n",
         "`fgl run --preset NAME`; given several times, the later wins.\n",
-        _table(("preset", "what it is", "needs"), rows),
+        _table(("preset", "what it is", "needs"), named),
     ]
     return "\n".join(parts)
 
