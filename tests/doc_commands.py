@@ -14,17 +14,7 @@ PATTERNS = ("README.md", "docs/**/*.md", "docker/README.md", "examples/*/README.
 SHELLS = ("sh", "bash", "shell", "console")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(?:\.venv/bin/)?(fgl [^`]+)`")
-KNOWN = (
-    "docker",
-    "fgl",
-    "flower-superlink",
-    "flower-supernode",
-    "flwr",
-    "make",
-    "make_keys.sh",
-    "pip",
-    "python",
-)
+KNOWN = ("docker", "fgl", "flower-superlink", "flwr", "make", "make_keys.sh", "pip", "python")
 """A block without a language is one of commands when one of its lines begins with one of these."""
 
 

@@ -1,10 +1,10 @@
-"""What the documentation's commands name and a reader would have: data, models, runs; tiny, where the command says."""
+"""What the commands of the documentation name and a reader would have: data, models and runs, but tiny."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ MAKERS: dict[str, Callable[[Path, Mapping[str, Any], Path], None]] = {
 
 def values_of(words: Sequence[str]) -> dict[str, Any]:
     """Return the config values that a command of `fgl` gives: presets, files, KEY=VALUE, --generator."""
-    after = dict(zip(words, words[1:], strict=False))
-    presets = [preset_file(name) for word, name in zip(words, words[1:], strict=False) if word == "--preset"]
+    after = dict(pairwise(words))
+    presets = [preset_file(name) for word, name in pairwise(words) if word == "--preset"]
     values = given_values(presets, [word for word in words if "=" in word and not word.startswith("-")])
     return values | ({"generator": after["--generator"]} if "--generator" in after else {})
 
@@ -87,4 +87,4 @@ def point_latest_at(name: str) -> None:
     """Make a run of `outputs` the newest."""
     latest = Path("outputs", "latest")
     latest.unlink(missing_ok=True)
-    os.symlink(name, latest)
+    latest.symlink_to(name)

@@ -32,6 +32,9 @@ from tests.unit.test_docker import PARSERS
 FEDERATION = "tests/deployment/test_federation.py"
 DEPLOYMENT = "tests/deployment/test_runs.py"
 DOCKER = "tests/unit/test_docker.py"
+FOLLOWED_UP = "test_up_ends_with_all_sites_online_and_the_next_command"
+DIED = "test_one_shot_fgl_whose_server_died_in_the_synthesis_ends_as_in_simulation"
+OUTLIVED = "test_a_run_outlives_its_sites_and_its_superlink"
 
 # A pattern that a command begins with, and the test that runs it; of a command of Docker's the parts.
 RUN_ELSEWHERE = {
@@ -39,18 +42,16 @@ RUN_ELSEWHERE = {
     r"flwr run .* client-resources": "tests/e2e/test_plug_in.py::test_fgl_in_somebody_elses_project",
     r"flwr run \. .*num-supernodes": "tests/e2e/test_fgl_run.py"
     "::test_plain_flwr_run_works_with_its_own_number_of_supernodes",
-    r"flwr run \. federation .*resume=true": f"{DEPLOYMENT}"
-    "::test_one_shot_fgl_whose_server_died_in_the_synthesis_ends_as_in_simulation",
-    r"flwr run \. federation": f"{DEPLOYMENT}::test_a_run_outlives_its_sites_and_its_superlink",
-    r"flwr supernode register": f"{FEDERATION}::test_up_ends_with_all_sites_online_and_the_next_command",
-    r"flower-(superlink|superexec|supernode)": f"{FEDERATION}"
-    "::test_up_ends_with_all_sites_online_and_the_next_command",
+    r"flwr run \. federation .*resume=true": f"{DEPLOYMENT}::{DIED}",
+    r"flwr run \. federation": f"{DEPLOYMENT}::{OUTLIVED}",
+    r"flwr supernode register": f"{FEDERATION}::{FOLLOWED_UP}",
+    r"flower-(superlink|superexec|supernode)": f"{FEDERATION}::{FOLLOWED_UP}",
     r"make_keys\.sh": f"{FEDERATION}::test_a_supernode_that_trusts_another_authority_does_not_talk",
-    r"fgl federation up": f"{FEDERATION}::test_up_ends_with_all_sites_online_and_the_next_command",
-    r"fgl federation (status|down)": f"{FEDERATION}::test_down_ends_all_of_it_and_nothing_else_and_up_goes_on",
-    r"fgl run --federation \S+ --resume": f"{DEPLOYMENT}"
-    "::test_one_shot_fgl_whose_server_died_in_the_synthesis_ends_as_in_simulation",
-    r"fgl run --federation": f"{DEPLOYMENT}::test_a_run_outlives_its_sites_and_its_superlink",
+    r"fgl federation up": f"{FEDERATION}::{FOLLOWED_UP}",
+    r"fgl federation (status|down)": f"{FEDERATION}"
+    "::test_down_ends_all_of_it_and_nothing_else_and_up_goes_on",
+    r"fgl run --federation \S+ --resume": f"{DEPLOYMENT}::{DIED}",
+    r"fgl run --federation": f"{DEPLOYMENT}::{OUTLIVED}",
     r"docker run .* python example_sites.py": f"{DOCKER}::test_the_example_data_open_as_a_sites_data",
     r"docker build": f"{DOCKER}::test_the_image_installs_what_the_project_is_tested_with",
     r"docker compose .*\bflwr ": f"{DOCKER}::test_commands_in_the_readme_exist",
@@ -215,18 +216,18 @@ def check_python(words):
         pytest.importorskip(NEED_MORE[words[1]])
     module = importlib.import_module(words[1])
 
-    class Parsed(Exception):
+    class ParsedError(Exception):
         pass
 
     def parse_args(self, values=None, namespace=None):
-        known, unknown = self.parse_known_args(words[2:])
+        _, unknown = self.parse_known_args(words[2:])
         assert not unknown, f"{words[1]} has no option {unknown}"
-        raise Parsed
+        raise ParsedError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ArgumentParser, "parse_args", parse_args)
         patch.setattr(ArgumentParser, "parse_intermixed_args", parse_args)
-        with pytest.raises(Parsed):
+        with pytest.raises(ParsedError):
             module.main()
 
 
