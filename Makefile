@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help install run check format test test-deployment clean
+.PHONY: help install run check format docs test test-deployment clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -22,14 +22,20 @@ install: $(INSTALLED)  ## make .venv with the app and the development tools
 run: $(INSTALLED)  ## one-shot FGL on the embedded digits, 5 clients
 	$(BIN)/fgl run
 
-check: $(INSTALLED)  ## format, lint (with the import rules) and types
+check: $(INSTALLED)  ## format, lint (with the import rules), docstrings and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	find fgl_app -name '*.py' -exec $(BIN)/numpydoc lint {} +
 	$(BIN)/mypy
 
 format: $(INSTALLED)  ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
+
+# Material says at each build that MkDocs 2 will be another program.
+docs: $(INSTALLED)  ## write docs/configuration.md anew and build the site, site/index.html
+	$(BIN)/fgl config --markdown > docs/configuration.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: $(INSTALLED)  ## the tests that need nothing but this machine's cores
 	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
@@ -37,5 +43,5 @@ test: $(INSTALLED)  ## the tests that need nothing but this machine's cores
 test-deployment: $(INSTALLED)  ## the tests of a federation of real processes, on the loopback interface
 	$(BIN)/pytest tests/deployment
 
-clean:  ## remove the environment and the caches, not the results
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove the environment, the site and the caches, not the results
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache

@@ -13,13 +13,13 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from fgl_app.methods.settings import new_classifier, synthetic_settings
 
 from fgl_app.algorithms.classification import evaluate, train
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import parse_config
 from fgl_app.data.sources import config_dataset
+from fgl_app.tasks.classification import new_classifier, synthetic_settings
 from tools.digits_generator.fonts import install_fonts
 from tools.digits_generator.recipe import Recipe
 from tools.digits_generator.renders import make_renders
@@ -41,7 +41,7 @@ def main() -> None:
         rows = torch.cat([(renders.labels == label).nonzero()[:per_class, 0] for label in range(10)])
         images = LabeledImages(renders.images[rows], renders.labels[rows])
         data = config_dataset(config)
-        model = new_classifier(config, images, len(data.class_names))
+        model = new_classifier(config, data.class_names, images.images.shape[1])
         train(model, images, synthetic_settings(config), seeded("server", seed, 0))
         results.append(100 * evaluate(model, data.test)[0])
         print(f"seed {seed}: {len(images)} renders, accuracy {results[-1]:.1f} %", flush=True)

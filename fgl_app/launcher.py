@@ -113,8 +113,14 @@ def run_on(
     ----------
     home : Path
         FLWR_HOME whose connection "fgl" leads to the SuperLink.
-    app, run_config, logs, show
+    app : Callable[[Path], Path]
         As for :func:`simulate`.
+    run_config : Mapping[str, Scalar]
+        Values that override the app's defaults.
+    logs : Path
+        Existing folder for ``flower.log``, the run's whole log.
+    show : Callable[[str], None]
+        Gets each line of the run's log as it comes.
 
     Returns
     -------

@@ -107,6 +107,11 @@ def start(where: Surroundings, command: str, *arguments: str, stdout: int) -> su
     stdout : int
         File descriptor, or ``subprocess.PIPE``, for all it writes.
 
+    Returns
+    -------
+    subprocess.Popen[str]
+        The process, which leads a session of its own.
+
     Raises
     ------
     LaunchError

@@ -60,6 +60,11 @@ def embeddings_reply(
     negatives : Mapping[str, str] or None, default None
         Negative prompt of each domain; None leaves it to the server.
 
+    Returns
+    -------
+    Message
+        The reply, with the embeddings and the site's name.
+
     Raises
     ------
     ValueError

@@ -57,6 +57,11 @@ def read_site(node_config: Mapping[str, object], config: RunConfig) -> Site:
     config : RunConfig
         Says which of the two a run is.
 
+    Returns
+    -------
+    Site
+        Which client this is, and where its data and its own state are.
+
     Raises
     ------
     ValueError

@@ -33,6 +33,23 @@ def relative_improvement(losses: Sequence[float], *, window: int, smoothing: flo
 
 
 def is_slow(losses: Sequence[float], *, window: int, smoothing: float, threshold: float) -> bool:
-    """Return whether the relative improvement a round has fallen below ``threshold``."""
+    """Return whether learning has become slow: FedDDPM+'s sign to correct (arXiv 2503.06426).
+
+    Parameters
+    ----------
+    losses : Sequence[float]
+        Positive, one a round, the newest last.
+    window : int
+        Rounds looked back, at least 1.
+    smoothing : float
+        Weight of the past in the exponential mean of the losses, in [0, 1); 0 does not smooth.
+    threshold : float
+        Relative improvement a round, as a fraction, below which learning is slow.
+
+    Returns
+    -------
+    bool
+        False while there are not more than ``window`` losses.
+    """
     improvement = relative_improvement(losses, window=window, smoothing=smoothing)
     return improvement is not None and improvement < threshold

@@ -229,10 +229,16 @@ class RunConfig(BaseModel):
 
     # Where and how
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="torch device")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="torch device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto`: a GPU if there is one",
+    )
     output_dir: str = Field("outputs", min_length=1, description="folder that gets a folder for each run")
     run_name: str = Field(
-        "", pattern=r"^(\w[\w.-]*)?$", description="name of that folder; empty: time and method"
+        "",
+        pattern=r"^(\w[\w.-]*)?$",
+        description="name of that folder: letters, digits, `_`, `.` and `-`; empty: time and method",
     )
     trackers: str = Field(
         "",

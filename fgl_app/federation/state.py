@@ -203,6 +203,11 @@ def plan_federation(folder: Path, sites: int, config: RunConfig, *, insecure: bo
         Which images they hold.
     insecure : bool
         Whether it is without TLS and keys.
+
+    Returns
+    -------
+    Federation
+        With an id of its own, an absolute folder, and ports that are free now.
     """
     superlink, *ports = free_ports(sites + 1)
     return Federation(
@@ -236,6 +241,11 @@ def read_federation(folder: Path) -> Federation:
     ----------
     folder : Path
         The folder that was given to ``fgl federation up``.
+
+    Returns
+    -------
+    Federation
+        As its file has it; what of it still runs is not asked here.
 
     Raises
     ------

@@ -31,6 +31,11 @@ def bring_up_supernodes(federation: Federation, say: Callable[[str], None]) -> F
     say : Callable[[str], None]
         Gets lines for the user.
 
+    Returns
+    -------
+    Federation
+        With the processes that were started, and ports in place of those that others have taken.
+
     Raises
     ------
     LaunchError

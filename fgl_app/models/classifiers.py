@@ -188,7 +188,7 @@ def classifier_shape(folder: Path) -> tuple[int, int | None]:
 
 
 def load_classifier(folder: Path) -> nn.Module:
-    """Load a classifier that :func:`save_classifier` saved.
+    """Load a classifier that a run, or ``save_classifier``, saved.
 
     Parameters
     ----------
@@ -198,7 +198,14 @@ def load_classifier(folder: Path) -> nn.Module:
     Returns
     -------
     nn.Module
-        On the CPU, in evaluation mode; maps (N, C, H, W) in [-1, 1] to logits (N, classes).
+        On the CPU, in evaluation mode; maps float32 (N, C, H, W) in [-1, 1] to logits (N, classes).
+
+    Raises
+    ------
+    FileNotFoundError
+        When the folder has no ``config.json``.
+    ValueError
+        When what it describes cannot be loaded.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("architecture") == SMALL_CNN:

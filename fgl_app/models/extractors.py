@@ -81,6 +81,11 @@ def check_extractor(name: str, dataset: str, *, num_classes: int, channels: int)
         Name of the data set.
     num_classes, channels : int
         Of the data set.
+
+    Raises
+    ------
+    ValueError
+        Says what the value must be.
     """
     if name == "auto" and dataset not in OWN_EXTRACTORS:
         raise ValueError(

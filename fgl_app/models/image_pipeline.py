@@ -25,15 +25,17 @@ from fgl_app.algorithms.image_space import ImageSpace
 class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
     """Draws images of given classes; diffusers has no such pipeline for a ``UNet2DModel``.
 
+    ``from_pretrained`` loads it from the folder ``diffusion`` of a run of FedDDPM.
+
     Parameters
     ----------
     unet : UNet2DModel
         With class embeddings.
     scheduler : SchedulerMixin
         The sampler.
-    vae : AutoencoderKL or None
+    vae : AutoencoderKL or None, default None
         Of a latent diffusion model; None in pixel space.
-    class_names : Sequence[str]
+    class_names : Sequence[str], default ()
         Name of each class.
     """
 
@@ -64,18 +66,18 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
         Parameters
         ----------
         class_labels : Sequence[int]
-            Classes.
+            Numbers of the classes, an image for each entry.
         num_inference_steps : int, default 10
             Denoising steps.
         seed : int, default 0
-            Of the noise.
+            Of the noise; image i has the stream of ``seed + i``.
         batch_size : int, default 250
             Images denoised at a time.
 
         Returns
         -------
         ImagePipelineOutput
-            Its ``images`` are PIL images.
+            Its ``images`` are PIL images, RGB or grey, in the order of the labels.
         """
         from PIL import Image
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Synthesis:
-    """Makes a synthetic set out of embeddings; :func:`synthesize_with` makes one.
+    """Makes a synthetic set out of embeddings; ``synthesize_with`` makes one.
 
     Parameters
     ----------

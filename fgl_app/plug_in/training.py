@@ -47,7 +47,7 @@ class _Scaled(nn.Module):
 
 
 class SyntheticTraining:
-    """Trains a classifier on a synthetic set; :func:`train_on_synthetic` makes one.
+    """Trains a classifier on a synthetic set; ``train_on_synthetic`` makes one.
 
     It counts its calls, so that each has an order and augmentation of its own; ``CheckpointedStrategy`` keeps
     the count when it is one of its ``parts``.

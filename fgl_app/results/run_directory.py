@@ -104,6 +104,11 @@ class RunDirectory:
         config : Mapping[str, Any]
             The resolved run config: the one in ``config.json``, but for the nodes to wait for.
 
+        Returns
+        -------
+        RunDirectory
+            Its clock starts now.
+
         Raises
         ------
         ValueError

@@ -23,10 +23,10 @@ from fgl_app.strategies.state import (
 class CheckpointedStrategy(Strategy):
     """Wrap a strategy so that its state, and the global arrays, are written after each round.
 
-    Flower does not resume a ServerApp that died. Here a new one with the same parts calls :meth:`restore`
+    Flower does not resume a ServerApp that died. Here a new one with the same parts calls ``restore``
     and then ``start`` as usual, with the same ``num_rounds``: rounds that were finished pass without a
     message (but for the last one's evaluation), and the next goes on from the arrays and the state that the
-    last of them left. Around a :class:`fgl_app.strategies.setup_round.SetupRoundStrategy` there is a
+    last of them left. Around a ``SetupRoundStrategy`` there is a
     checkpoint more, when the uploads are in. What a client keeps to itself is the client's to keep.
 
     Parameters

@@ -34,7 +34,7 @@ class ScaffoldStrategy(Strategy):
     (0: none), and it goes on from its variate of that round. To a node that did not reply yet, which after a
     resume can be a known site under another id, "control-sites" has digests of the names of all sites whose
     change was taken, and "control-round" then is a list of their rounds. Replies must have been checked, as
-    :class:`fgl_app.strategies.checked.CheckedStrategy` around this strategy does.
+    ``CheckedStrategy`` around this strategy does.
 
     Where the paper takes plain means over clients, changes are weighted by "num-examples", as the wrapped
     strategy weighs the models; with clients of one size the two agree.

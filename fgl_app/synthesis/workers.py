@@ -94,6 +94,11 @@ def share_out(nodes: Sequence[Mapping[str, float]], workers: int, *, use_gpus: b
         How many are asked for; with fewer GPUs there are as many workers as GPUs.
     use_gpus : bool
         False for the cores alone.
+
+    Returns
+    -------
+    Workers
+        How many, and what each takes: a GPU and a core, or at least one core.
     """
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if gpus and use_gpus:

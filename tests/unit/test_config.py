@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from fgl_app.cli_keys import configuration_page
 from fgl_app.config import ConfigError, RunConfig, config_keys, parse_config
+from fgl_app.config.reference import GROUPS, key_groups
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,3 +115,18 @@ def test_defaults_follow_the_method_and_given_values_stay():
     assert rounds[2] == rounds[1] + 1
     resolved = parse_config({"method": "fedddpm"})
     assert parse_config(resolved.to_run_config()) == resolved
+
+
+def test_the_reference_has_every_key_once_in_its_order():
+    groups = key_groups()
+    assert [key.key for keys in groups.values() for key in keys] == list(config_keys())
+    assert list(groups) == list(GROUPS.values())
+    assert [keys[0].key for keys in groups.values()] == list(GROUPS)
+
+
+def test_the_page_of_the_configuration_is_what_the_definitions_say():
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == configuration_page(), "run `make docs`, or `fgl config --markdown > docs/configuration.md`"
+    # A bar in a cell would end it.
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {4, 5}

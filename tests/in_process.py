@@ -1,0 +1,55 @@
+"""`fgl` in this process: the real command line, ServerApp and ClientApps, on a grid in place of Flower's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+from typer.testing import CliRunner, Result
+
+from fgl_app.cli import app
+from fgl_app.client_app import app as client_app
+from fgl_app.launcher import Outcome
+from fgl_app.server_app import app as server_app
+from tests.fake_grid import FakeGrid, app_node
+
+
+def simulate(
+    app: Callable[[Path], Path],
+    run_config: Mapping[str, Any],
+    federation: str,
+    logs: Path,
+    show: Callable[[str], None],
+    *,
+    dies_after: int | None = None,
+) -> Outcome:
+    """Stand for ``fgl_app.launcher.simulate``; the server dies after so many messages when told to."""
+    clients = int(dict(pair.split("=") for pair in federation.split())["num-supernodes"])
+    config = dict(run_config)
+    grid = FakeGrid({i: app_node(client_app, i, clients, config) for i in range(clients)})
+    if dies_after is not None:
+        pushed = grid.push_messages
+
+        def push(messages: Sequence[Message]) -> list[str]:
+            if len(grid.sent) >= dies_after:
+                raise ConnectionError("the server died, as the test asked")
+            return pushed(messages)
+
+        grid.push_messages = push
+    try:
+        server_app(grid, Context(1, 0, {}, RecordDict(), config))
+    except Exception as error:
+        return Outcome("finished:failed", f"{type(error).__name__}: {error}")
+    return Outcome("finished:completed", "")
+
+
+def fgl(*words: str, dies_after: int | None = None) -> Result:
+    """Call the command line as a shell in the current directory would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fgl_app.execution.simulate", lambda *values: simulate(*values, dies_after=dies_after))
+        # Signals are this process's own here.
+        patch.setattr("fgl_app.execution.interrupt_when_asked_to_end", lambda: None)
+        return CliRunner().invoke(app, list(words))
