@@ -14,16 +14,10 @@ from fgl_app.algorithms.types import State
 from fgl_app.data.partitions import partition
 from fgl_app.methods.session import Session
 from fgl_app.progress import log, track
-from fgl_app.records import (
-    ARRAYS,
-    CONFIG,
-    UploadError,
-    arrays_to_state,
-    check_trained,
-    site_name,
-)
+from fgl_app.records import ARRAYS, CONFIG, arrays_to_state, site_name
 from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, pull_each, silent_nodes
 from fgl_app.tasks.task import Evaluation, LocalRound
+from fgl_app.uploads import UploadError, check_trained
 
 PHASE = "local training"
 

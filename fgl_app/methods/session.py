@@ -39,7 +39,6 @@ from fgl_app.records import (
     arrays_to_state,
     content_bytes,
     metric_record,
-    num_examples,
     state_to_arrays,
 )
 from fgl_app.records import load_state as load_model_state
@@ -56,6 +55,7 @@ from fgl_app.strategies.metered_grid import MeteredGrid
 from fgl_app.strategies.state import Stateful
 from fgl_app.tasks import Task, make_task
 from fgl_app.tasks.task import Evaluation
+from fgl_app.uploads import num_examples
 
 SETUP_MESSAGES = dict.fromkeys((EMBED, LOCAL_DIFFUSION), SETUP_PHASE)
 

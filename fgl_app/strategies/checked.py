@@ -11,16 +11,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.records import (
-    UploadError,
-    check_evaluated,
-    check_trained,
-    require_finite,
-    restore_dtypes,
-    site_name,
-)
+from fgl_app.records import require_finite, restore_dtypes, site_name
 from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, wait_for_nodes
 from fgl_app.strategies.state import load_wrapper_state, wrapper_state
+from fgl_app.uploads import UploadError, check_evaluated, check_trained
 
 logger = logging.getLogger("fgl")
 

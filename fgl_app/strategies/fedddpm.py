@@ -24,16 +24,14 @@ from fgl_app.records import (
     ARRAYS,
     CONFIG,
     arrays_to_state,
-    check_trained,
-    label_counts,
     metric_record,
-    num_examples,
     require_finite,
     require_weights,
     site_name,
     with_state,
 )
 from fgl_app.strategies.setup_round import SetupRoundStrategy
+from fgl_app.uploads import check_trained, label_counts, num_examples
 
 logger = logging.getLogger("fgl")
 

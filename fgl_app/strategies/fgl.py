@@ -17,13 +17,13 @@ from fgl_app.records import (
     ENCODER,
     arrays_to_state,
     metric_record,
-    record_to_embeddings,
     require_finite,
     require_weights,
     site_name,
     with_state,
 )
 from fgl_app.strategies.setup_round import SetupRoundStrategy
+from fgl_app.uploads import record_to_embeddings
 
 EMBED = "query.embed"
 """Type of the message that asks a client for its text embeddings."""

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.records import UploadError, require_finite, site_name
+from fgl_app.records import require_finite, site_name
 from fgl_app.strategies.exchange import (
     Incident,
     TooFewRepliesError,
@@ -22,6 +22,7 @@ from fgl_app.strategies.exchange import (
 )
 from fgl_app.strategies.privacy import refuse_privacy_around
 from fgl_app.strategies.state import load_wrapper_state, wrapper_state
+from fgl_app.uploads import UploadError
 
 logger = logging.getLogger("fgl")
 

@@ -6,7 +6,7 @@ import torch
 
 from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.models.pipelines import Placement, load_text_encoder
-from fgl_app.records import record_to_embeddings
+from fgl_app.uploads import record_to_embeddings
 from tests.integration.test_apps import run
 from tests.unit.test_data import STYLES, a_folder_of_styles
 

@@ -9,16 +9,14 @@ from torch import nn
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.records import (
     EMBEDDINGS,
-    UploadError,
     arrays_to_state,
-    check_trained,
     embeddings_to_record,
     load_state,
-    record_to_embeddings,
     restore_dtypes,
     state_to_arrays,
     with_state,
 )
+from fgl_app.uploads import UploadError, check_trained, record_to_embeddings
 
 SHAPES = {"prompt_embeds": (4, 2)}
 
