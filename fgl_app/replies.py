@@ -74,7 +74,8 @@ def embeddings_reply(
     theirs, ours = cast(str, request.get(ENCODER, "")), encoder_fingerprint(encoder)
     if theirs not in ("", ours):
         raise ValueError(
-            f"this client's text encoder {ours} (generator '{generator}') is not the server's {theirs}"
+            f"this client's text encoder {ours} (generator '{generator}') is not the server's {theirs}; "
+            "both need the same generator, and LoRA weights if any"
         )
     embeddings = embed_prompts(encoder, prompts, dtype=dtype, negatives=negatives)
     content = RecordDict(

@@ -149,7 +149,8 @@ def _wait_until_online(federation: Federation) -> None:
     deadline = time.monotonic() + JOIN_SECONDS
     while missing := list(_not_online(federation)):
         if time.monotonic() > deadline:
-            raise LaunchError(f"not online after {JOIN_SECONDS:.0f} s: {', '.join(missing)}")
+            logs = " and ".join(str(federation.log(name)) for name in missing)
+            raise LaunchError(f"{', '.join(missing)} not online after {JOIN_SECONDS:.0f} s; see {logs}")
         time.sleep(1)
     for name in federation.names:
         if not federation.running(name):

@@ -66,7 +66,7 @@ def _claim(file: Path, out: Path, job: SynthesisJob, encoder: str, pipeline: Dif
     if encoder and own != encoder:
         raise ValueError(
             f"the embeddings in {file} are of text encoder {encoder}, that of generator "
-            f"'{job.recipe.generator}' is {own}"
+            f"'{job.recipe.generator}' is {own}; give the generator of the run"
         )
     folder = claim_folder(out, job.manifest(pipeline))
     log.info("%d images in %s", len(job.plan), folder)
