@@ -42,8 +42,13 @@ class Site:
 def identify(node_config: Mapping[str, object]) -> tuple[str, int]:
     """Return the name of a SuperNode's site, empty when it has none, and the number of its random streams."""
     partition_id = node_config.get("partition-id")
-    name = str(node_config.get("site-name", "" if partition_id is None else f"{partition_id:05d}"))
-    return name, zlib.crc32(name.encode()) if partition_id is None else int(str(partition_id))
+    if partition_id is None:
+        name = str(node_config.get("site-name", ""))
+        return name, zlib.crc32(name.encode())
+    number = str(partition_id)
+    if not number.isdecimal():
+        raise ValueError(f"partition-id in --node-config must be a whole number, got '{number}'")
+    return str(node_config.get("site-name", f"{int(number):05d}")), int(number)
 
 
 def read_site(node_config: Mapping[str, object], config: RunConfig) -> Site:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -17,7 +18,7 @@ from fgl_app.algorithms.diffusion import (
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.types import LabeledLatents
 from fgl_app.models.devices import check_device, resolve_device
-from fgl_app.plug_in.checks import at_least, checked_process, one_of, require_app_extra, require_unet
+from fgl_app.plug_in.checks import checked_process, one_of, require_app_extra, require_unet, whole
 from fgl_app.progress import log
 from fgl_app.records import load_state
 from fgl_app.strategies.exchange import Incident
@@ -93,6 +94,52 @@ def sample_shares(
     return auxiliary, shares
 
 
+class AuxiliarySampling:
+    """Samples an auxiliary set; :func:`sample_with` makes one.
+
+    Parameters
+    ----------
+    unet : UNet2DModel
+        Gets the clients' weights, one after the other.
+    draw : Callable[[UNet2DModel, Tensor, Sequence[Generator]], LabeledLatents]
+        Draws a sample for each label (int64, shape (N,)) and noise stream.
+    seed : int
+        Seed of the noise.
+    device : str
+        Torch device.
+
+    Attributes
+    ----------
+    num_classes : int
+        Classes that the U-Net knows, 0 for none; ``FedDDPMStrategy`` compares its own with it.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        draw: Callable[[UNet2DModel, Tensor, Sequence[torch.Generator]], LabeledLatents],
+        *,
+        seed: int,
+        device: str,
+    ) -> None:
+        self._unet, self._draw, self._seed, self._device = unet, draw, seed, device
+        self.num_classes: int = unet.config.num_class_embeds or 0
+
+    def __call__(self, clients: Iterator[LocalModel]) -> LabeledLatents:
+        """Return the auxiliary set, as the U-Net sees it; fits ``sample_fn``."""
+        unet = self._unet.to(resolve_device(self._device))
+        return sample_shares(self._fitting(clients), unet, partial(self._draw, unet), seed=self._seed)[0]
+
+    def _fitting(self, clients: Iterable[LocalModel]) -> Iterator[LocalModel]:
+        known = self.num_classes
+        for client in clients:
+            told = len(client.label_counts)
+            if told != known:
+                rule = f"num_classes must be the U-Net's num_class_embeds, {known}"
+                raise ValueError(f"FedDDPMStrategy's {rule}, got {told}")
+            yield client
+
+
 def sample_with(
     unet_fn: Callable[[], UNet2DModel],
     *,
@@ -103,7 +150,7 @@ def sample_with(
     batch_size: int = 128,
     seed: int = 0,
     device: str = "auto",
-) -> Callable[[Iterator[LocalModel]], LabeledLatents]:
+) -> AuxiliarySampling:
     """Return a ``sample_fn`` that draws each client's share of the auxiliary set from its model.
 
     A model that draws NaN or values beyond all images is left out, with a warning that names the client.
@@ -130,51 +177,38 @@ def sample_with(
 
     Returns
     -------
-    Callable[[Iterator[LocalModel]], LabeledLatents]
-        The auxiliary set as the U-Net sees it, float32.
+    AuxiliarySampling
+        ``clients -> LabeledLatents``: the auxiliary set as the U-Net sees it, float32.
 
     Raises
     ------
     ValueError
         When an argument breaks its rule.
+    TypeError
+        When ``unet_fn`` returns no U-Net of diffusers.
     ImportError
         When fgl-app is installed without its extra "app".
     """
     require_app_extra("sample_with")
-    at_least(1, steps=steps, batch_size=batch_size)
-    at_least(0, seed=seed)
+    whole(1, steps=steps, batch_size=batch_size)
+    whole(0, seed=seed)
     one_of(get_args(Sampler), sampler=sampler)
     if steps > TIMESTEPS:
         raise ValueError(f"steps must be at most {TIMESTEPS}, got {steps}")
     process = checked_process(prediction_type, noise_schedule)
     check_device(device)
 
-    def sample_fn(clients: Iterator[LocalModel]) -> LabeledLatents:
-        unet = unet_fn().to(resolve_device(device))
-        require_unet(unet)
+    unet = unet_fn()
+    require_unet(unet)
 
-        def draw(labels: Tensor, noise: Sequence[torch.Generator]) -> LabeledLatents:
-            return sample(
-                unet,
-                process.sampler(sampler),
-                labels,
-                noise,
-                num_inference_steps=steps,
-                batch_size=batch_size,
-            )
+    def draw(model: UNet2DModel, labels: Tensor, noise: Sequence[torch.Generator]) -> LabeledLatents:
+        return sample(
+            model,
+            process.sampler(sampler),
+            labels,
+            noise,
+            num_inference_steps=steps,
+            batch_size=batch_size,
+        )
 
-        return sample_shares(_fitting(clients, unet), unet, draw, seed=seed)[0]
-
-    return sample_fn
-
-
-def _fitting(clients: Iterable[LocalModel], unet: UNet2DModel) -> Iterator[LocalModel]:
-    """Yield the clients, whose classes must be those of the U-Net."""
-    classes = unet.config.num_class_embeds or 0
-    for client in clients:
-        if len(client.label_counts) != classes:
-            raise ValueError(
-                f"FedDDPMStrategy's num_classes must be the U-Net's num_class_embeds ({classes}), "
-                f"got {len(client.label_counts)}"
-            )
-        yield client
+    return AuxiliarySampling(unet, draw, seed=seed, device=device)

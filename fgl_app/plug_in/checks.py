@@ -15,14 +15,28 @@ PREDICTIONS = ("epsilon", "v_prediction")
 def at_least(low: float, **values: float) -> None:
     """Raise ValueError when a value is below ``low``, or no number."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= low:
+        if not _is_number(value) or not value >= low:
             raise ValueError(f"{name} must be a number of at least {low}, got {value!r}")
+
+
+def whole(low: int, **values: int) -> None:
+    """Raise ValueError when a value is below ``low``, or no whole number."""
+    for name, value in values.items():
+        if not _is_number(value) or not isinstance(value, int) or not value >= low:
+            raise ValueError(f"{name} must be a whole number of at least {low}, got {value!r}")
+
+
+def fraction(**values: float) -> None:
+    """Raise ValueError when a value is no number from 0 to below 1."""
+    for name, value in values.items():
+        if not _is_number(value) or not 0 <= value < 1:
+            raise ValueError(f"{name} must be a number from 0 to below 1, got {value!r}")
 
 
 def positive(**values: float) -> None:
     """Raise ValueError when a value is not above 0, or no number."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if not _is_number(value) or not value > 0:
             raise ValueError(f"{name} must be a number above 0, got {value!r}")
 
 
@@ -51,3 +65,7 @@ def checked_process(prediction_type: str, noise_schedule: str) -> Process:
     one_of(PREDICTIONS, prediction_type=prediction_type)
     one_of(tuple(BETAS), noise_schedule=noise_schedule)
     return Process(prediction_type, noise_schedule)  # type: ignore[arg-type]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -15,12 +15,13 @@ from fgl_app.algorithms.prompts import write_prompts
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.types import LabeledImages, LabeledLatents
 from fgl_app.plug_in.checks import (
-    at_least,
     checked_process,
+    fraction,
     one_of,
     positive,
     require_app_extra,
     require_unet,
+    whole,
 )
 from fgl_app.plug_in.local_data import PromptData, as_seen, asked_texts, checked_labels
 from fgl_app.records import ARRAYS, EMBEDDING_DTYPES, LABEL_COUNTS, NUM_EXAMPLES, arrays_to_state, load_state
@@ -162,8 +163,9 @@ def register_fedddpm(
         When fgl-app is installed without its extra "app".
     """
     require_app_extra("register_fedddpm")
-    at_least(0, epochs=epochs, min_steps=min_steps, ema_decay=ema_decay, seed=seed)
-    at_least(1, batch_size=batch_size)
+    whole(0, epochs=epochs, min_steps=min_steps, seed=seed)
+    whole(1, batch_size=batch_size)
+    fraction(ema_decay=ema_decay)
     positive(learning_rate=learning_rate)
     settings = DiffusionSettings(
         epochs=epochs,

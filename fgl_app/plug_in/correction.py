@@ -12,7 +12,7 @@ from fgl_app.algorithms.diffusion import DiffusionSettings, new_optimizer, train
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.types import LabeledLatents, State
 from fgl_app.models.devices import check_device, resolve_device
-from fgl_app.plug_in.checks import at_least, checked_process, positive, require_app_extra, require_unet
+from fgl_app.plug_in.checks import checked_process, fraction, positive, require_app_extra, require_unet, whole
 from fgl_app.progress import track
 from fgl_app.records import load_state
 
@@ -123,8 +123,9 @@ def correct_with(
         When fgl-app is installed without its extra "app".
     """
     require_app_extra("correct_with")
-    at_least(0, epochs=epochs, ema_decay=ema_decay, seed=seed)
-    at_least(1, batch_size=batch_size)
+    whole(0, epochs=epochs, seed=seed)
+    whole(1, batch_size=batch_size)
+    fraction(ema_decay=ema_decay)
     positive(learning_rate=learning_rate)
     process = checked_process(prediction_type, noise_schedule)
     check_device(device)

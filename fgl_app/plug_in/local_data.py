@@ -67,7 +67,14 @@ def asked_texts(
 def as_seen(data: LabeledImages | LabeledLatents, unet: UNet2DModel) -> LabeledLatents:
     """Return examples as the U-Net sees them; raise ValueError when they do not fit it."""
     checked_labels(data.labels, unet.config.num_class_embeds or 2**31)
-    latents = ImageSpace(None).encode(data) if isinstance(data, LabeledImages) else data
+    if isinstance(data, LabeledImages):
+        if data.images.dtype != torch.uint8:
+            raise ValueError(f"dataset_fn's LabeledImages must be uint8, got {data.images.dtype}")
+        latents = ImageSpace(None).encode(data)
+    else:
+        if not data.latents.is_floating_point() or not data.latents.isfinite().all():
+            raise ValueError(f"dataset_fn's LabeledLatents must be finite floats, got {_kind(data.latents)}")
+        latents = LabeledLatents(data.latents.float(), data.labels)
     side = unet.config.sample_size
     expected = (len(latents), unet.config.in_channels, side, side)
     if tuple(latents.latents.shape) != expected:

@@ -13,7 +13,7 @@ from fgl_app.algorithms.synthesis import SynthesisSettings
 from fgl_app.algorithms.types import LabeledImages, TextEmbeddings
 from fgl_app.models.devices import check_device
 from fgl_app.models.pipelines import generator_source
-from fgl_app.plug_in.checks import at_least, one_of, require_app_extra
+from fgl_app.plug_in.checks import at_least, one_of, require_app_extra, whole
 from fgl_app.synthesis.recipe import Recipe, load_generator
 
 if TYPE_CHECKING:
@@ -156,9 +156,9 @@ def synthesize_with(
         When fgl-app is installed without its extra "app".
     """
     require_app_extra("synthesize_with")
-    at_least(1, image_size=image_size, images_per_class=images_per_class, steps=steps, guidance=guidance)
-    at_least(1, batch_size=batch_size)
-    at_least(0, seed=seed)
+    whole(1, image_size=image_size, images_per_class=images_per_class, steps=steps, batch_size=batch_size)
+    whole(0, seed=seed)
+    at_least(1, guidance=guidance)
     one_of((1, 3), channels=channels)
     check_device(device)
     generator_source(generator)

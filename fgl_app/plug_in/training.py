@@ -12,7 +12,7 @@ from fgl_app.algorithms.classification import TrainSettings, train
 from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.types import LabeledImages, State
 from fgl_app.models.devices import check_device, resolve_device
-from fgl_app.plug_in.checks import at_least, one_of, positive
+from fgl_app.plug_in.checks import at_least, fraction, one_of, positive, whole
 from fgl_app.progress import track
 from fgl_app.records import load_state
 
@@ -138,7 +138,7 @@ def train_on_synthetic(
         As torchvision's ``Normalize`` has them, for pixels in [0, 1]: what your model is used to, one number
         or one for each channel. The default gives pixels in [-1, 1].
     seed : int, default 0
-        Seed of order and augmentation.
+        Seed of order and augmentation; give ``train_fn`` and ``correct_fn`` one each.
     device : str, default "auto"
         Torch device; "auto" is a GPU if there is one.
 
@@ -152,8 +152,10 @@ def train_on_synthetic(
     ValueError
         When an argument breaks its rule.
     """
-    at_least(0, epochs=epochs, momentum=momentum, weight_decay=weight_decay, seed=seed)
-    at_least(1, batch_size=batch_size)
+    whole(0, epochs=epochs, seed=seed)
+    whole(1, batch_size=batch_size)
+    fraction(momentum=momentum)
+    at_least(0, weight_decay=weight_decay)
     positive(learning_rate=learning_rate)
     one_of(("constant", "one-cycle"), schedule=schedule)
     one_of(("none", "affine"), augmentation=augmentation)

@@ -233,10 +233,13 @@ def refuse_if_running(path: Path) -> None:
     Raises
     ------
     ValueError
-        When one is.
+        When one is, or the folder is not this user's to write.
     """
-    if (path / _LOCK).exists():
-        _lock(path).close()
+    try:
+        if (path / _LOCK).exists():
+            _lock(path).close()
+    except OSError as error:
+        raise ValueError(f"the run in {path} cannot be written: {error.strerror}") from error
 
 
 def check_same_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fgl_app.progress import log
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
 
 # What each tracker is told of a run's folder; accelerate takes the rest from it.
 _OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -60,21 +64,17 @@ class Trackers:
         *,
         after: int = 0,
     ) -> None:
-        self._trackers: dict[str, Any] = {}
+        self._trackers: dict[str, GeneralTracker] = {}
         if not names:
             return
         from accelerate import PartialState
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
         PartialState()  # Its loggers want one, though nothing is distributed.
         for name in names:
-            options = _OPTIONS[name](run)
-            if name == "tensorboard" and after:
-                options["purge_step"] = after + 1
-            self._trackers[name] = LOGGER_TYPE_TO_CLASS[name](**options)
-        self._each(lambda tracker: tracker.start())
-        if not after:
-            self._each(lambda tracker: tracker.store_init_configuration(dict(config)))
+            with self._left_out_when_it_fails(name):
+                self._trackers[name] = _start(name, run, after)
+                if not after:
+                    self._trackers[name].store_init_configuration(dict(config))
 
     def log(
         self,
@@ -106,11 +106,27 @@ class Trackers:
         """Write out what is not yet written."""
         self._each(lambda tracker: tracker.finish())
 
-    def _each(self, tell: Callable[[Any], None]) -> None:
+    def _each(self, tell: Callable[[GeneralTracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
-            try:
+            with self._left_out_when_it_fails(name):
                 tell(tracker)
-            # Whatever a tracker raises, the run goes on: its own files hold the same numbers.
-            except Exception as error:
-                del self._trackers[name]
-                log.warning("tracker %s is left out: %s: %s", name, type(error).__name__, error)
+
+    @contextmanager
+    def _left_out_when_it_fails(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        # Whatever a tracker raises, the run goes on: its own files hold the same numbers.
+        except Exception as error:
+            self._trackers.pop(name, None)
+            log.warning("tracker %s is left out: %s: %s", name, type(error).__name__, error)
+
+
+def _start(name: str, run: Path, after: int) -> GeneralTracker:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    options = _OPTIONS[name](run)
+    if name == "tensorboard" and after:
+        options["purge_step"] = after + 1
+    tracker: GeneralTracker = LOGGER_TYPE_TO_CLASS[name](**options)
+    tracker.start()
+    return tracker

@@ -85,6 +85,10 @@ class CheckpointedStrategy(Strategy):
             part.load_state_dict(state["parts"][name])
         return True
 
+    def forget(self) -> None:
+        """Remove the checkpoint, so that the next run begins anew."""
+        self.file.unlink(missing_ok=True)
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:

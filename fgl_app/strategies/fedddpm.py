@@ -136,6 +136,11 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
     setup_timeout : float, default 3600.0
         Seconds to wait for nodes, and again for their uploads.
 
+    Raises
+    ------
+    ValueError
+        When ``sample_fn`` has an attribute ``num_classes`` and it is another number.
+
     Attributes
     ----------
     examples : dict[tuple[str, int], int]
@@ -161,6 +166,10 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         setup_timeout: float = 3600.0,
     ) -> None:
         super().__init__(strategy, num_nodes=num_nodes, min_uploads=min_uploads, setup_timeout=setup_timeout)
+        # Met here, before every client has trained a model; `sample_with` tells its U-Net's.
+        known = getattr(sample_fn, "num_classes", num_classes)
+        if known != num_classes:
+            raise ValueError(f"num_classes must be that of the sampled U-Net, {known}, got {num_classes}")
         self.sample_fn = sample_fn
         self.correct_fn = correct_fn
         self.should_correct_fn = should_correct_fn

@@ -129,7 +129,11 @@ class MeteredGrid(Grid):
             # Through this grid's own methods, which count.
             pulled = pull_each(self, sent, timeout=timeout if timeout is not None else math.inf)
             # A map keeps no name for a reply, and so none in memory, while the next one is pulled.
-            return list(map(partial(self._unless_too_large, requests), pulled))
+            replies = list(map(partial(self._unless_too_large, requests), pulled))
+        # A silent node's request is answered no more, and holds a model.
+        silent = {id(message) for message in sent}
+        self._requests = {i: request for i, request in self._requests.items() if id(request) not in silent}
+        return replies
 
     def _unless_too_large(self, requests: Mapping[int, Message], pulled: tuple[int, Message]) -> Message:
         node, reply = pulled

@@ -106,9 +106,9 @@ class SetupRoundStrategy(Strategy, ABC):
         """Run the set-up in round 1 and return no messages; afterwards ask the wrapped strategy."""
         # Strategies write into the config they are given; the caller's stays as it is.
         config = ConfigRecord(dict(config))
+        refuse_privacy_around(self)
         if server_round > 1:
             return self.strategy.configure_train(server_round - 1, arrays, config, grid)
-        refuse_privacy_around(self)
         if not self._restored:
             requests = self.configure_setup(arrays, config, grid)
             if requests:
@@ -170,23 +170,31 @@ class SetupRoundStrategy(Strategy, ABC):
     def _collect(self, requests: Sequence[Message], grid: Grid) -> None:
         heard: set[int] = set()
         accepted = 0
-        for node, reply in pull_each(grid, requests, timeout=self.setup_timeout):
+        # A map keeps no name for a reply, and so none in memory, while the next one is pulled.
+        for node, site in map(self._take, pull_each(grid, requests, timeout=self.setup_timeout)):
             heard.add(node)
-            if reply.has_error():
-                self._leave_out(self.failures, Incident.of_error(str(node), PHASE, reply))
-                continue
-            try:
-                self.accept_upload(reply)
+            if site is not None:
                 accepted += 1
-                logger.info("%s: upload %d of %d, from %s", PHASE, accepted, len(requests), site_name(reply))
-            except UploadError as error:
-                self._leave_out(self.rejected, Incident(str(node), PHASE, str(error), site_name(reply)))
+                logger.info("%s: upload %d of %d, from %s", PHASE, accepted, len(requests), site)
         for incident in silent_nodes(PHASE, requests, heard, self.setup_timeout):
             self._leave_out(self.failures, incident)
         logger.info("set-up: %d uploads accepted, %d asked", accepted, len(requests))
         if accepted < self.min_uploads:
             incidents = [*self.failures, *self.rejected]
             raise TooFewRepliesError(explain(PHASE, accepted, self.min_uploads, incidents))
+
+    def _take(self, pulled: tuple[int, Message]) -> tuple[int, str | None]:
+        """Return the node that was asked, and whose upload was accepted, if it was."""
+        node, reply = pulled
+        if reply.has_error():
+            self._leave_out(self.failures, Incident.of_error(str(node), PHASE, reply))
+            return node, None
+        try:
+            self.accept_upload(reply)
+        except UploadError as error:
+            self._leave_out(self.rejected, Incident(str(node), PHASE, str(error), site_name(reply)))
+            return node, None
+        return node, site_name(reply)
 
     def _leave_out(self, incidents: list[Incident], incident: Incident) -> None:
         logger.warning("%s: %s left out: %s", PHASE, incident.who, incident.reason)

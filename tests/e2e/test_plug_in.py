@@ -21,7 +21,9 @@ def wheel_python(tmp_path_factory):
     """Python of an environment with the wheel; what it depends on is that of the tests' environment."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "-w", folder, ROOT], check=True)
+    # With the tests' own build tools: others would be fetched.
+    options = ["--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "wheel", *options, "-w", folder, ROOT], check=True)
     venv.create(folder / "venv", symlinks=True)
     bin_folder = folder / "venv" / "bin"
     python = bin_folder / "python"

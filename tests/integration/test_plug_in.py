@@ -21,6 +21,7 @@ from fgl_app.models.classifiers import build_classifier
 from fgl_app.models.unets import build_unet
 from fgl_app.plug_in import (
     LabeledImages,
+    LabeledLatents,
     PromptData,
     correct_with,
     register_fedddpm,
@@ -323,11 +324,37 @@ def test_images_that_do_not_fit_the_unet_are_met_with_one_sentence():
         ask(colour_app(dataset_fn=lambda context: wrong), content, "train.local_diffusion")
     with pytest.raises(TypeError, match="must return a UNet2DModel of diffusers, got Linear"):
         ask(colour_app(unet_fn=lambda: nn.Linear(1, 1)), content, "train.local_diffusion")
+    with pytest.raises(TypeError, match="must return a UNet2DModel of diffusers, got Linear"):
+        sample_with(lambda: nn.Linear(1, 1))
 
 
-def test_classes_that_the_strategy_does_not_know_of_are_told():
-    with pytest.raises(ValueError, match=r"num_class_embeds \(3\), got 0"):
-        start(fedddpm(NoExchangeStrategy(), num_classes=0), colour_app(), small_unet())
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (LabeledImages(torch.rand(2, 3, 8, 8), torch.tensor([0, 1])), "must be uint8, got torch.float32"),
+        (
+            LabeledLatents(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])),
+            "must be finite floats, got torch.uint8",
+        ),
+        (
+            LabeledLatents(torch.full((2, 3, 8, 8), torch.nan), torch.tensor([0, 1])),
+            "must be finite floats, got torch.float32",
+        ),
+    ],
+)
+def test_examples_of_another_kind_are_met_with_one_sentence(data, sentence):
+    content = RecordDict({"arrays": state_to_arrays(small_unet().state_dict())})
+    with pytest.raises(ValueError, match=sentence):
+        ask(colour_app(dataset_fn=lambda context: data), content, "train.local_diffusion")
+
+
+def test_classes_that_the_strategy_does_not_know_of_are_told_before_anybody_trains():
+    with pytest.raises(ValueError, match="num_classes must be that of the sampled U-Net, 3, got 0"):
+        fedddpm(NoExchangeStrategy(), num_classes=0)
+    sample = sample_with(small_unet, steps=2, **UNET)
+    strategy = fedddpm(NoExchangeStrategy(), num_classes=0, sample_fn=sample.__call__)
+    with pytest.raises(ValueError, match="num_class_embeds, 3, got 0"):
+        start(strategy, colour_app(), small_unet())
 
 
 @pytest.mark.parametrize(
@@ -347,14 +374,16 @@ def test_classes_that_the_strategy_does_not_know_of_are_told():
             lambda: synthesize_with("embedded", class_names="a", **SYNTHESIS)(EMBEDDINGS),
             "class_names has 1 names, but class 1 came",
         ),
-        (lambda: train_on_synthetic(cnn, epochs=-1), "epochs must be a number of at least 0, got -1"),
+        (lambda: train_on_synthetic(cnn, epochs=-1), "epochs must be a whole number of at least 0, got -1"),
         (lambda: train_on_synthetic(cnn, epochs=1, std=0.0), "std must be a number above 0, got 0.0"),
         (lambda: train_on_synthetic(cnn, epochs=1, schedule="step"), "schedule must be one of 'constant'"),
         (lambda: sample_with(small_unet, sampler="euler"), "sampler must be one of 'ddim'"),
         (lambda: sample_with(small_unet, steps=1001), "steps must be at most 1000, got 1001"),
         (lambda: correct_with(small_unet, prediction_type="x"), "prediction_type must be one of 'epsilon'"),
         (lambda: correct_with(small_unet, learning_rate=0), "learning_rate must be a number above 0, got 0"),
-        (lambda: colour_app(batch_size=0), "batch_size must be a number of at least 1, got 0"),
+        (lambda: colour_app(batch_size=0), "batch_size must be a whole number of at least 1, got 0"),
+        (lambda: train_on_synthetic(cnn, epochs=1.5), "epochs must be a whole number of at least 0, got 1.5"),
+        (lambda: correct_with(small_unet, ema_decay=1.5), "ema_decay must be a number from 0 to below 1"),
         (lambda: digits_app(prompt_template="a digit"), "prompt-template must contain {label}"),
         (lambda: digits_app(class_names=()), "class_names must name at least one class"),
     ],

@@ -15,12 +15,16 @@ from flwr.clientapp import ClientApp
 import fgl_app.plug_in
 import fgl_app.strategies
 from fgl_app.algorithms.slow_learning import is_slow
-from tests.integration.test_plug_in import cnn, small_unet
+from fgl_app.models.unets import build_unet
+from tests.integration.test_plug_in import cnn
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "plug-in.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 PROJECTS = [file.read_text(encoding="utf-8") for file in (ROOT / "examples").rglob("*.py")]
+
+
+make_unet = partial(build_unet, "small", channels=1, side=8, num_classes=10, seed=0)
 
 
 def is_of_an_example(block):
@@ -36,6 +40,13 @@ def test_the_other_pieces_run(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {name: getattr(room, name) for room in (fgl_app.plug_in, fgl_app.strategies,
              flwr.serverapp.strategy, flwr.clientapp.mod) for name in room.__all__}  # fmt: skip
-    names |= {"Net": cnn, "make_unet": small_unet, "Path": Path, "partial": partial, "is_slow": is_slow}
+    names |= {
+        "Net": cnn,
+        "make_unet": make_unet,
+        "Path": Path,
+        "partial": partial,
+        "is_slow": is_slow,
+    }
+    names["config"] = {"run-folder": str(tmp_path), "image-folder": str(tmp_path / "set"), "resume": True}
     names |= {"labels": torch.tensor([0, 1]), "app": ClientApp(), "my_sample": list, "local_images": None}
     exec(block, names)

@@ -320,29 +320,53 @@ def test_a_reply_that_is_far_too_large_is_dropped_and_the_others_count():
     assert inner.most_pulled_at_once == 1
 
 
+class WatchingGrid(FakeGrid):
+    """Notes which replies are still in memory when another is pulled."""
+
+    def __init__(self, nodes):
+        super().__init__(nodes)
+        self.pulled, self.alive = [], []
+
+    def pull_messages(self, message_ids):
+        self.alive.extend(reply for reply in self.pulled if reply() is not None)
+        replies = super().pull_messages(message_ids)
+        self.pulled.extend(map(weakref.ref, replies))
+        return replies
+
+
+def test_no_upload_is_in_memory_while_the_next_is_pulled():
+    grid = WatchingGrid({1: site(0), 2: site(1, value=np.nan), 3: raising, 4: site(2)})
+    fgl(Recorder()).start(grid, ARRAYS, num_rounds=1)
+    assert len(grid.pulled) == 4
+    assert not grid.alive
+
+
+def test_the_request_to_a_silent_node_is_forgotten():
+    inner = FakeGrid({1: site(0), 2: silent})
+    grid = MeteredGrid(inner, TrafficLedger())
+    content = RecordDict({"arrays": ARRAYS})
+    requests = [Message(content, message_type="train", dst_node_id=node) for node in (1, 2)]
+    references = list(map(weakref.ref, requests))
+    assert len(grid.send_and_receive(requests, timeout=0.1)) == 1
+    del requests
+    inner.sent.clear()
+    assert [reference() for reference in references] == [None, None]
+
+
 def test_no_dropped_reply_is_in_memory_while_the_next_is_pulled():
     def huge(message):
         reply = site(2)(message)
         reply.content["arrays"] = ArrayRecord({"w": Array(np.zeros(50_000, np.float32))})
         return reply
 
-    pulled, alive = [], []
-
-    class Watching(FakeGrid):
-        def pull_messages(self, message_ids):
-            alive.extend(reply for reply in pulled if reply() is not None)
-            replies = super().pull_messages(message_ids)
-            pulled.extend(map(weakref.ref, replies))
-            return replies
-
-    inner = Watching(dict.fromkeys((1, 2, 3), huge))
+    inner = WatchingGrid(dict.fromkeys((1, 2, 3), huge))
     content = RecordDict({"arrays": ARRAYS})
     requests = [Message(content, message_type="train", dst_node_id=node) for node in inner.nodes]
     grid = MeteredGrid(inner, TrafficLedger(), max_reply_bytes=100_000)
     replies = list(grid.send_and_receive(requests))
     assert [reply.has_error() for reply in replies] == [True] * 3
-    assert len(pulled) == 3
-    assert not alive
+    assert len(inner.pulled) == 3
+    assert not inner.alive
 
 
 def test_an_endless_reason_is_cut_and_ends_no_run():

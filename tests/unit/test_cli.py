@@ -149,10 +149,11 @@ def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
 
 
 def test_without_its_extra_the_command_says_what_to_install():
-    code = "import sys; sys.modules['typer'] = None; from fgl_app.__main__ import main; main()"
+    code = "import sys; sys.modules['diffusers'] = None; from fgl_app.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "Error: `fgl` needs typer, which is not installed: pip install 'fgl-app[app]'\n"
+    sentence = "Error: `fgl` needs the extra 'app' of this package: pip install 'fgl-app[app]'\n"
+    assert done.stderr == sentence
 
 
 def test_flower_is_not_led_to_a_cluster_of_rays(monkeypatch, tmp_path):
