@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,12 +50,25 @@ def report(
         if len(runs) == 1:
             page = write_report(runs[0].expanduser(), out)
         else:
-            page = write_comparison([run.expanduser() for run in runs], out or Path(COMPARISON))
+            page = write_comparison(_begun(run.expanduser() for run in runs), out or Path(COMPARISON))
     except OSError as error:
         # An error of the system's, rather than one about a run, comes from writing.
         complain(f"the page cannot be written: {error.strerror}" if error.errno else str(error))
         raise typer.Exit(BAD_INPUT) from None
     print(page.absolute())
+
+
+def _begun(runs: Iterable[Path]) -> list[Path]:
+    """Return the runs that began; a pattern such as outputs/* also names those that were ended before."""
+    from fgl_app.console import complain
+
+    begun = []
+    for run in runs:
+        if run.is_dir() and not (run / "config.json").exists():
+            complain(f"{run} is left out: it holds no config.json, so no run began there", what="Note")
+        else:
+            begun.append(run)
+    return begun
 
 
 def list_runs(
@@ -134,7 +147,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     Console(highlight=False, emoji=False, width=10_000).print(table)
 
 
-_STYLES = {"completed": "green", "failed": "red", "unfinished": "yellow"}
+_STYLES = {"completed": "green", "failed": "red", "unfinished": "yellow", "running": "cyan"}
 
 
 def _form(value: float | None, human: Callable[[float], str]) -> str | None:

@@ -73,7 +73,8 @@ def execute(config: RunConfig, place: Place, mode: Mode, app_at: Callable[[Path]
     except LaunchError as error:
         reason = str(error)
     except KeyboardInterrupt:
-        complain(f"interrupted; the logs and what was finished are in {folder}")
+        what = "and what was finished are" if (folder / "config.json").is_file() else "of its start are all"
+        complain(f"interrupted; the logs {what} in {folder}")
         _say_how_to_go_on(config, folder)
         return INTERRUPTED
     complain(f"the run failed: {reason}")

@@ -157,7 +157,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Split ``KEY=VALUE``: the value of a string key is taken as it stands, any other as a TOML scalar."""
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise ConfigError(f"config values are given as KEY=VALUE, got '{text}'")
+        raise ConfigError(f"config values are given as KEY=VALUE, without spaces around '=', got '{text}'")
     if isinstance(config_keys().get(key, ""), str):
         return key, value
     try:

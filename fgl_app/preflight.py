@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fgl_app.config import NO_DATASET, ConfigError, RunConfig
 from fgl_app.results.trackers import check_trackers
+from fgl_app.results.units import human_range
 
 if TYPE_CHECKING:
     from fgl_app.data.types import ImageDataset
@@ -140,18 +141,26 @@ def _data_set(config: RunConfig, num_clients: int) -> str:
         parts.append(f"{len(data.skipped)} images cannot be read")
     if num_clients and not config.clients_own_data:
         sizes = [len(part) for part in partition(config, num_clients)]
-        parts.append(f"{num_clients} clients with {min(sizes):,} to {max(sizes):,} images")
+        parts.append(f"{num_clients} clients with {human_range(sizes)} images")
     return "; ".join(parts)
 
 
 def _generator(config: RunConfig) -> str:
     from fgl_app.models.lora import check_lora
-    from fgl_app.models.pipelines import generator_family
+    from fgl_app.models.pipelines import check_classes, generator_family
 
     family = generator_family(config.generator)
+    if config.method == "fgl":
+        check_classes(config.generator, _class_names(config))
     check_lora(config.generator_lora, family)
     lora = f", LoRA {config.generator_lora}" if config.generator_lora else ""
     return f"{family} in {config.generator}{lora}"
+
+
+def _class_names(config: RunConfig) -> tuple[str, ...]:
+    from fgl_app.data.sources import config_dataset
+
+    return config_dataset(config).class_names
 
 
 def _cluster(config: RunConfig) -> str:

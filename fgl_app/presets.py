@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from itertools import takewhile
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def preset_file(name: str) -> Path:
     """Return a preset's file; the names there are, if there is none of this name."""
     known = presets()
     if name not in known:
-        raise ConfigError(f"unknown preset '{name}'; there are: {', '.join(known) or 'none'}")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'? There are" if near else "there are"
+        raise ConfigError(f"unknown preset '{name}'; {hint}: {', '.join(known) or 'none'}")
     return known[name]
 
 

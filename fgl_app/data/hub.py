@@ -87,7 +87,10 @@ def _splits(name: str, configuration: str, needs: tuple[str, ...]) -> dict[str, 
 
 def _open(name: str, configuration: str) -> datasets.DatasetDict:
     if not (Path(name).is_dir() or looks_like_hub_id(name)):
-        raise ValueError(f"dataset must be 'digits', a folder or a hub id such as 'owner/name', got '{name}'")
+        raise ValueError(
+            f"dataset must be 'digits', a folder or a hub id such as 'owner/name', got '{name}', which is no "
+            "folder here"
+        )
     datasets.disable_progress_bars()
     try:
         if (Path(name) / SAVED_TO_DISK).is_file():

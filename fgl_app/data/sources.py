@@ -13,8 +13,8 @@ from fgl_app.config import NO_DATASET, RunConfig
 from fgl_app.data.hub import load_labeled_images
 from fgl_app.data.types import ImageDataset, Selection
 from fgl_app.data.vocabulary import load_vocabulary
+from fgl_app.models.assets import DIGIT_NAMES
 
-DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 EVERYTHING = Selection()
 TEST_EVERY = 5
 """Every fifth digit is a test digit: a fixed, stratified split (the source is ordered by class)."""

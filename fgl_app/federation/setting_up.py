@@ -40,6 +40,8 @@ def set_up(federation: Federation, say: Callable[[str], None]) -> Federation:
     """
     # First what the user's input can make fail.
     _save_data(federation, say)
+    # Private keys and images: not for the repository that it may lie in.
+    write_atomically(federation.folder / ".gitignore", "*\n")
     if not federation.insecure:
         federation = _make_keys(federation, say)
     write_connection(federation)

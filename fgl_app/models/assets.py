@@ -7,6 +7,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""Classes of the built-in digits, and all that the embedded generator can draw."""
+
 
 def asset(name: str, marker: str) -> Path:
     """Return the folder of an embedded model.

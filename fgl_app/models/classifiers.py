@@ -104,7 +104,8 @@ def check_classifier(name: str) -> None:
     if not (folder.is_dir() or looks_like_hub_id(name)):
         names = ", ".join(f"'{known}'" for known in ("cnn", *ARCHITECTURES))
         raise ValueError(
-            f"classifier must be one of {names}, a folder or a hub id such as 'owner/name', got '{name}'"
+            f"classifier must be one of {names}, a folder or a hub id such as 'owner/name', got '{name}', "
+            "which is no folder here"
         )
 
 

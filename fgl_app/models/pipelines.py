@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 
 from fgl_app.algorithms.embedding import ENCODED
 from fgl_app.hub_ids import looks_like_hub_id
-from fgl_app.models.assets import asset
+from fgl_app.models.assets import DIGIT_NAMES, asset
 from fgl_app.models.fingerprints import take_fingerprints
 from fgl_app.models.lora import add_lora
 
@@ -35,6 +35,19 @@ MANY_STEP_SCHEDULERS = (
 NOT_NEEDED_FOR_TEXT = ("unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder")
 
 
+EMBEDDED = "embedded"
+
+
+def check_classes(generator: str, class_names: Sequence[str]) -> None:
+    """Raise ValueError when a generator cannot draw the classes; that is known of the embedded one alone."""
+    others = [name for name in class_names if name not in DIGIT_NAMES]
+    if generator == EMBEDDED and others:
+        raise ValueError(
+            f"generator 'embedded' draws handwritten digits by their names, '{DIGIT_NAMES[0]}' to "
+            f"'{DIGIT_NAMES[-1]}', and no '{others[0]}'; give another generator"
+        )
+
+
 def embedded_generator() -> Path:
     """Return the folder of the embedded text-to-image model."""
     return asset("digits", "model_index.json")
@@ -48,7 +61,7 @@ def generator_source(generator: str) -> str:
     ValueError
         When the value names a folder that holds no supported pipeline, or is neither a folder nor a hub id.
     """
-    if generator == "embedded":
+    if generator == EMBEDDED:
         return str(embedded_generator())
     folder = Path(generator).expanduser()
     if folder.is_dir():
@@ -60,7 +73,8 @@ def generator_source(generator: str) -> str:
         return str(folder)
     if not looks_like_hub_id(generator):
         raise ValueError(
-            f"generator must be 'embedded', a folder or a hub id such as 'owner/name', got '{generator}'"
+            f"generator must be 'embedded', a folder or a hub id such as 'owner/name', got '{generator}', "
+            "which is no folder here"
         )
     return generator
 
@@ -290,4 +304,5 @@ def _quiet_diffusers() -> ModuleType:
     diffusers.utils.logging.disable_progress_bar()
     # It passes the hub's library an argument that this one no longer knows.
     warnings.filterwarnings("ignore", message="The `local_dir_use_symlinks` argument is deprecated")
+    warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy keyword")
     return cast(ModuleType, diffusers)

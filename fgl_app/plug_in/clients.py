@@ -74,6 +74,7 @@ def register_fgl(
     """
     require_app_extra("register_fgl")
     from fgl_app.config.templates import check_template
+    from fgl_app.models.pipelines import check_classes
 
     one_of(EMBEDDING_DTYPES, embedding_dtype=embedding_dtype)
     kind = "instance" if "{caption}" in prompt_template else "class"
@@ -81,6 +82,7 @@ def register_fgl(
     names = tuple(class_names)
     if not names:
         raise ValueError("class_names must name at least one class")
+    check_classes(generator, names)
 
     def embed(message: Message, context: Context) -> Message:
         from fgl_app.models.devices import resolve_device

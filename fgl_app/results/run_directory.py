@@ -242,6 +242,15 @@ def refuse_if_running(path: Path) -> None:
         raise ValueError(f"the run in {path} cannot be written: {error.strerror}") from error
 
 
+def is_running(path: Path) -> bool:
+    """Return whether a process of this machine is at work in a run's folder."""
+    try:
+        refuse_if_running(path)
+    except ValueError:
+        return True
+    return False
+
+
 def check_same_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Check that a resumed run is what it was.
 

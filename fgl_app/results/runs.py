@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from fgl_app.results.run_directory import is_running
+
 HEADLINES = ("frechet_distance", "accuracy")
 """The metrics that tell how good a model is; a run has one of them."""
 _BARE = ("classifier", "diffusion")
@@ -65,8 +67,8 @@ class Run:
 
     @property
     def status(self) -> str:
-        """Whether it "completed" or "failed"; "unfinished" while it runs, or when it was killed."""
-        return str(self.summary.get("status", "unfinished"))
+        """Whether it "completed" or "failed", is "running", or was ended "unfinished"."""
+        return str(self.summary.get("status") or ("running" if is_running(self.path) else "unfinished"))
 
     @property
     def strategy(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 def human_bytes(n: float) -> str:
     """Return a number of bytes in decimal units.
@@ -25,6 +27,12 @@ def human_bytes(n: float) -> str:
         if value < 999.95:
             return f"{value:.1f} {unit}"
     return f"{value / 1000:.1f} TB"
+
+
+def human_range(values: Collection[int]) -> str:
+    """Return the least and the largest of some numbers, such as "3 to 1,200"; or the one that all are."""
+    least, most = min(values), max(values)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def human_seconds(s: float) -> str:

@@ -14,6 +14,7 @@ from fgl_app.algorithms.types import LabeledImages
 from fgl_app.data.shards import decode_shard, encode_shard, missing_shards, write_shard
 from fgl_app.progress import log, track
 from fgl_app.results.plots import plot_image_grid
+from fgl_app.results.units import human_range
 from fgl_app.synthesis.job import SynthesisJob
 from fgl_app.synthesis.recipe import make_synthesizer
 from fgl_app.synthesis.workers import Workers, synthesize_on_workers
@@ -78,7 +79,7 @@ def fill_folder(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Work
 def _show(job: SynthesisJob, there: Collection[int], newest: bytes, file: Path) -> None:
     """Say how far each class is, and draw the newest shard."""
     counts = job.counts_by_class(there)
-    log.info("%d to %d images of each class so far, some in %s", min(counts), max(counts), file.name)
+    log.info("%s images of each class so far, some in %s", human_range(counts), file)
     images = decode_shard(newest)
     try:
         plot_image_grid(

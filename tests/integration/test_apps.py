@@ -195,10 +195,14 @@ def test_a_run_with_too_few_good_clients_fails_and_says_why(tmp_path, method):
         ({"num_clients": 500}, "allow at most 400 clients"),
         ({"dataset": "letters"}, "dataset must be 'digits', a folder or a hub id"),
         ({"generator": "nowhere"}, "generator must be 'embedded'"),
+        ({"vocabulary": "WORDS"}, "'embedded' draws handwritten digits .* and no 'naught'"),
         ({"images_per_class": "many"}, "config key 'images-per-class' must be a valid integer"),
     ],
 )
 def test_a_bad_config_stops_before_any_message(tmp_path, changes, sentence):
+    words = tmp_path / "words.toml"
+    words.write_text("[labels]\nzero = 'naught'\n")
+    changes = {key: str(words) if value == "WORDS" else value for key, value in changes.items()}
     with pytest.raises(ConfigError, match=sentence):
         run(tmp_path, **changes)
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,7 @@ from torch import nn
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.config import config_keys, parse_config
 from fgl_app.data.partitions import load_client_data
-from fgl_app.data.sources import DIGIT_NAMES
+from fgl_app.models.assets import DIGIT_NAMES
 from fgl_app.models.classifiers import build_classifier
 from fgl_app.models.unets import build_unet
 from fgl_app.plug_in import (
@@ -385,6 +385,7 @@ def test_classes_that_the_strategy_does_not_know_of_are_told_before_anybody_trai
         (lambda: train_on_synthetic(cnn, epochs=1.5), "epochs must be a whole number of at least 0, got 1.5"),
         (lambda: correct_with(small_unet, ema_decay=1.5), "ema_decay must be a number from 0 to below 1"),
         (lambda: digits_app(prompt_template="a digit"), "prompt-template must contain {label}"),
+        (lambda: digits_app(class_names=("zero", "1")), "embedded' draws handwritten digits .* and no '1'"),
         (lambda: digits_app(class_names=()), "class_names must name at least one class"),
     ],
 )
@@ -396,10 +397,10 @@ def test_bad_arguments_are_met_with_one_sentence(make, sentence):
 
 def test_an_app_takes_each_handler_once_and_only_beside_handlers():
     with pytest.raises(ValueError, match="'embed' is already registered"):
-        register_fgl(digits_app(), dataset_fn=private_digits, class_names="ab", generator="embedded")
+        register_fgl(digits_app(), dataset_fn=private_digits, class_names=DIGIT_NAMES, generator="embedded")
     legacy = ClientApp(client_fn=lambda context: None)
     with pytest.raises(ValueError, match="was made with a client_fn and takes no other handler"):
-        register_fgl(legacy, dataset_fn=private_digits, class_names="ab", generator="embedded")
+        register_fgl(legacy, dataset_fn=private_digits, class_names=DIGIT_NAMES, generator="embedded")
 
 
 def test_without_the_extra_the_factories_say_what_to_install(monkeypatch):

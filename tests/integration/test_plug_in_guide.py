@@ -32,11 +32,11 @@ def is_of_an_example(block):
 
 
 def test_the_main_pieces_are_the_examples_own():
-    assert sum(map(is_of_an_example, BLOCKS)) == 4
+    assert sum(map(is_of_an_example, BLOCKS)) == 9
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if not is_of_an_example(block)])
-def test_the_other_pieces_run(block, tmp_path, monkeypatch):
+def test_the_other_pieces_run(block, tmp_path, monkeypatch, tiny_generator):
     monkeypatch.chdir(tmp_path)
     names = {name: getattr(room, name) for room in (fgl_app.plug_in, fgl_app.strategies,
              flwr.serverapp.strategy, flwr.clientapp.mod) for name in room.__all__}  # fmt: skip
@@ -48,5 +48,6 @@ def test_the_other_pieces_run(block, tmp_path, monkeypatch):
         "is_slow": is_slow,
     }
     names["config"] = {"run-folder": str(tmp_path), "image-folder": str(tmp_path / "set"), "resume": True}
+    names["MODEL"] = str(tiny_generator)
     names |= {"labels": torch.tensor([0, 1]), "app": ClientApp(), "my_sample": list, "local_images": None}
     exec(block, names)

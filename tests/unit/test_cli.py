@@ -54,7 +54,7 @@ def test_values_of_string_keys_are_raw_and_others_are_toml(text, expected):
 
 @pytest.mark.parametrize("text", ["seed", "=1", "", "-seed"])
 def test_an_argument_that_is_no_assignment_is_named(text):
-    with pytest.raises(ConfigError, match=f"KEY=VALUE, got '{text}'"):
+    with pytest.raises(ConfigError, match=f"KEY=VALUE, without spaces around '=', got '{text}'"):
         parse_override(text)
 
 
@@ -105,7 +105,7 @@ def test_the_number_of_clients_is_said_once(tmp_path):
     [
         (["seed=seven"], "config key 'seed' must be a valid integer, got 'seven'"),
         (["datasett=digits"], "unknown config key 'datasett'; did you mean 'dataset'?"),
-        (["seed"], "config values are given as KEY=VALUE, got 'seed'"),
+        (["seed"], "config values are given as KEY=VALUE, without spaces around '=', got 'seed'"),
         (["--clients", "1"], "min-nodes must be at most num-clients (1), got 2"),
         (["--preset", "nosuch"], "unknown preset 'nosuch'"),
         (["--stream", "--quiet"], "--stream and --quiet exclude each other"),
@@ -166,8 +166,12 @@ def test_an_unknown_preset_is_answered_with_those_there_are(tmp_path, monkeypatc
     (tmp_path / "configs" / "oneshot.toml").write_text("seed = 1\n")
     monkeypatch.setattr(presets, "_PACKAGE", tmp_path)
     assert presets.preset_file("oneshot") == tmp_path / "configs" / "oneshot.toml"
-    with pytest.raises(ConfigError, match="unknown preset 'twoshot'; there are: oneshot"):
+    with pytest.raises(
+        ConfigError, match=r"unknown preset 'twoshot'; did you mean 'oneshot'\? There are: oneshot"
+    ):
         presets.preset_file("twoshot")
+    with pytest.raises(ConfigError, match="unknown preset 'many'; there are: oneshot"):
+        presets.preset_file("many")
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "configs").glob("*.toml")), ids=lambda file: file.stem)

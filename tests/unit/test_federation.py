@@ -307,7 +307,10 @@ def test_the_number_of_sites_is_the_one_asked_for(tmp_path, values, sites, expec
             ["new", "partitioning=sites"],
             "config key 'partitioning' says how the data are split over the sites, got 'sites'",
         ),
-        (["new", "seed=1", "other"], "config values are given as KEY=VALUE, got 'other'"),
+        (
+            ["new", "seed=1", "other"],
+            "config values are given as KEY=VALUE, without spaces around '=', got 'other'",
+        ),
         ([".", "seed=1"], "'.' holds something else already; give a new folder"),
         (["mine", "--sites", "3"], "the federation in 'mine' has 2 sites, got 3"),
         (["mine", "num-clients=4"], "the federation in 'mine' has 2 sites, got 4"),

@@ -277,7 +277,7 @@ def test_fgl_list_prints_a_line_for_each_run_or_json(tmp_path):
     name = "a-name-that-is-longer-than-a-line-of-a-terminal-" * 2
     a_run(outputs, name, dataset="/somewhere/mine")
     a_run(outputs, "bad", accuracies=(), status="failed", uplink_bytes={}, downlink_bytes={}, seconds={})
-    RunDirectory.create(outputs, "going", {"method": "fgl"})
+    going = RunDirectory.create(outputs, "going", {"method": "fgl"})
     done = fgl("list", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()[1:]] == [
@@ -294,8 +294,9 @@ def test_fgl_list_prints_a_line_for_each_run_or_json(tmp_path):
             "3 min 5 s",
         ],
         ["bad", "failed", "fgl-fedavg", "digits", "10", "0", "—", "—", "—", "—"],
-        ["going", "unfinished", "fgl", "—", "—", "0", "—", "—", "—", "—"],
+        ["going", "running", "fgl", "—", "—", "0", "—", "—", "—", "—"],
     ]
+    going.close()
     first, *_, last = json.loads(fgl("list", "outputs", "--json", cwd=tmp_path).stdout)
     assert (first["metric"], first["value"], first["uplink_bytes"]) == ("accuracy", 0.8, 4_123_450)
     assert (last["status"], last["uplink_bytes"]) == ("unfinished", None)
@@ -318,7 +319,10 @@ def test_fgl_report_writes_one_page_and_prints_its_path(tmp_path):
     done = fgl("report", "one", "two", cwd=tmp_path)
     assert done.stdout == f"{tmp_path / 'comparison.html'}\n"
     assert "2 runs compared" in (tmp_path / "comparison.html").read_text()
-    assert fgl("report", "one", "two", "--out", "page.html", cwd=tmp_path).returncode == 0
+    (tmp_path / "not-begun").mkdir()
+    done = fgl("report", "one", "not-begun", "two", "--out", "page.html", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ("Note: not-begun is left out: it holds no config.json, so no run began there\n")
     assert (tmp_path / "page.html").is_file()
 
 
