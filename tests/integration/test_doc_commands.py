@@ -39,9 +39,9 @@ OUTLIVED = "test_a_run_outlives_its_sites_and_its_superlink"
 # A pattern that a command begins with, and the test that runs it; of a command of Docker's the parts.
 RUN_ELSEWHERE = {
     r"make run": "tests/e2e/test_fgl_run.py::test_one_command_runs_fgl_and_says_where_the_results_are",
-    r"flwr run .* client-resources": "tests/e2e/test_plug_in.py::test_fgl_in_somebody_elses_project",
-    r"flwr run \. .*num-supernodes": "tests/e2e/test_fgl_run.py"
+    r"flwr run \. --stream .*--run-config": "tests/e2e/test_fgl_run.py"
     "::test_plain_flwr_run_works_with_its_own_number_of_supernodes",
+    r"flwr run \. .*num-supernodes": "tests/e2e/test_plug_in.py::test_fgl_in_somebody_elses_project",
     r"flwr run \. federation .*resume=true": f"{DEPLOYMENT}::{DIED}",
     r"flwr run \. federation": f"{DEPLOYMENT}::{OUTLIVED}",
     r"flwr supernode register": f"{FEDERATION}::{FOLLOWED_UP}",
