@@ -136,17 +136,17 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
     setup_timeout : float, default 3600.0
         Seconds to wait for nodes, and again for their uploads.
 
-    Raises
-    ------
-    ValueError
-        When ``sample_fn`` has an attribute ``num_classes`` and it is another number.
-
     Attributes
     ----------
     examples : dict[tuple[str, int], int]
         Examples behind each accepted upload, by site name and node id.
     decisions : list[Decision]
         What was decided after each aggregate.
+
+    Raises
+    ------
+    ValueError
+        When ``sample_fn`` has an attribute ``num_classes`` and it is another number.
     """
 
     def __init__(
