@@ -35,10 +35,12 @@ TINY = {
     "metric_samples": 40,
     "evaluate_every": 100,
 }
+FGL = {"method": "fgl", "images_per_class": 8}
+"""Of FGL on the same pictures, whose colours the embedded generator cannot draw."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def colours(tmp_path_factory):
+def colours(tmp_path_factory, tiny_generator):
     """Folder with 60 pictures of three colours, and a feature extractor for them."""
     folder = tmp_path_factory.mktemp("colours")
     a_folder_of_colours(folder)
@@ -48,6 +50,7 @@ def colours(tmp_path_factory):
     # Not in the folder itself: what is cached there would be taken for the set's.
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("cache")
     TINY.update(dataset=str(folder), feature_extractor=str(folder / "extractor"))
+    FGL.update(dataset=str(folder), generator=str(tiny_generator))
     yield folder
     datasets.config.HF_DATASETS_CACHE = before
 

@@ -60,8 +60,8 @@ def assert_equal_runs(tmp_path, resumed, straight):
 
 def on_colours(method="classifier"):
     """Settings of a run on 60 pictures of three colours."""
-    more = {"server_epochs": 1, "images_per_class": 8} if method == "fgl" else {}
-    return {**QUICK, "method": method, "dataset": diffusion.TINY["dataset"], **more}
+    more = {**diffusion.FGL, "server_epochs": 1} if method == "fgl" else {"method": method}
+    return {**QUICK, "dataset": diffusion.TINY["dataset"], **more}
 
 
 @pytest.fixture(params=["fgl", "fgl-fedadam", "fedavg", "fedyogi", "scaffold", "fedddpm", "fedddpm-plus"])

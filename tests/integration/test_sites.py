@@ -23,7 +23,7 @@ def settings(method):
     rounds = {"method": method, "num_server_rounds": 2, "dataset": diffusion.TINY["dataset"]}
     if method == "fedddpm":
         return {**diffusion.TINY, **rounds, "seed": 3}
-    return {**QUICK, **rounds, "images_per_class": 8}
+    return {**QUICK, **rounds, **(diffusion.FGL if method == "fgl" else {})}
 
 
 def site_folders(tmp_path, config, orders):
