@@ -126,8 +126,11 @@ def _classifier(config: RunConfig) -> str:
 def _data_set(config: RunConfig, num_clients: int) -> str:
     from fgl_app.data.partitions import partition
     from fgl_app.data.sources import config_dataset
+    from fgl_app.models.pipelines import check_classes
 
     data = config_dataset(config)
+    if config.method == "fgl":
+        check_classes(config.generator, data.class_names)
     channels, side = data.test.images.shape[1:3]
     if config.dataset == NO_DATASET:
         return f"none here: the sites evaluate; {len(data.class_names)} classes"
@@ -147,20 +150,12 @@ def _data_set(config: RunConfig, num_clients: int) -> str:
 
 def _generator(config: RunConfig) -> str:
     from fgl_app.models.lora import check_lora
-    from fgl_app.models.pipelines import check_classes, generator_family
+    from fgl_app.models.pipelines import generator_family
 
     family = generator_family(config.generator)
-    if config.method == "fgl":
-        check_classes(config.generator, _class_names(config))
     check_lora(config.generator_lora, family)
     lora = f", LoRA {config.generator_lora}" if config.generator_lora else ""
     return f"{family} in {config.generator}{lora}"
-
-
-def _class_names(config: RunConfig) -> tuple[str, ...]:
-    from fgl_app.data.sources import config_dataset
-
-    return config_dataset(config).class_names
 
 
 def _cluster(config: RunConfig) -> str:

@@ -24,6 +24,7 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 0 0 .75rem; }
 .where { color: var(--muted); margin: .25rem 0 1rem; overflow-wrap: anywhere; }
 .status { border-radius: .6rem; padding: .7rem 1rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
+.status.running { background: var(--card); color: var(--muted); }
 .status.completed { background: var(--good-back); color: var(--good); }
 .status.failed, .status.unfinished { background: var(--bad-back); color: var(--bad); }
 .resumed { color: var(--muted); margin: -.25rem 0 1rem; }

@@ -41,7 +41,8 @@ class _Number:
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """Write ``report.html`` from the files of a run, and draw its curve and its traffic anew.
 
-    A run without ``summary.json`` (still running, or killed) is reported as unfinished, with what it wrote.
+    A run without ``summary.json`` is reported as running, or unfinished when it was killed, with what it
+    wrote.
 
     Parameters
     ----------

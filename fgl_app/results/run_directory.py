@@ -243,11 +243,14 @@ def refuse_if_running(path: Path) -> None:
 
 
 def is_running(path: Path) -> bool:
-    """Return whether a process of this machine is at work in a run's folder."""
+    """Return whether a process of this machine is at work in a run's folder, writing nothing there."""
     try:
-        refuse_if_running(path)
-    except ValueError:
+        with (path / _LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except OSError:
+        return False
     return False
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from fgl_app import presets
-from fgl_app.config import ConfigError, config_keys
+from fgl_app.config import ConfigError, config_keys, parse_config
 from fgl_app.console import Display, Line, LogReader, Mode, result_table
 from fgl_app.execution import failure_reason
 from fgl_app.launch_plan import Machine, federation_config, parse_override, resolve_config, stage_app, to_toml
 from fgl_app.launcher import Outcome
+from fgl_app.preflight import check_generator, check_inputs
 from fgl_app.processes import flower_environment
 from fgl_app.progress import ProgressEvent
 from fgl_app.results.run_directory import RunDirectory
@@ -200,6 +201,13 @@ def test_presets_are_listed_with_what_they_need():
 
 
 # --- check
+
+
+def test_a_synthesis_looks_at_no_data_set():
+    config = parse_config(config_keys() | {"dataset": "owner/out-of-reach"})
+    check_generator(config)
+    with pytest.raises(ConfigError, match="owner/out-of-reach"):
+        check_inputs(parse_config(config_keys() | {"dataset": "./nowhere/owner/out-of-reach"}), 0)
 
 
 def test_check_says_what_is_there(tmp_path):
