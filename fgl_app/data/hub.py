@@ -14,7 +14,7 @@ from PIL import Image
 
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.data.types import ImageDataset, Selection
-from fgl_app.hub_ids import looks_like_hub_id
+from fgl_app.hub_ids import looks_like_hub_id, neither_folder_nor_hub_id
 
 TEST_SPLITS = ("test", "validation", "valid")
 SAVED_TO_DISK = "dataset_dict.json"
@@ -87,10 +87,7 @@ def _splits(name: str, configuration: str, needs: tuple[str, ...]) -> dict[str, 
 
 def _open(name: str, configuration: str) -> datasets.DatasetDict:
     if not (Path(name).is_dir() or looks_like_hub_id(name)):
-        raise ValueError(
-            f"dataset must be 'digits', a folder or a hub id such as 'owner/name', got '{name}', which is no "
-            "folder here"
-        )
+        raise neither_folder_nor_hub_id("dataset", "'digits'", name)
     datasets.disable_progress_bars()
     try:
         if (Path(name) / SAVED_TO_DISK).is_file():

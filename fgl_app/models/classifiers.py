@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fgl_app.hub_ids import looks_like_hub_id
+from fgl_app.hub_ids import looks_like_hub_id, neither_folder_nor_hub_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -103,10 +103,7 @@ def check_classifier(name: str) -> None:
         raise ValueError(f"classifier folder {folder} is no saved model: it has no config.json")
     if not (folder.is_dir() or looks_like_hub_id(name)):
         names = ", ".join(f"'{known}'" for known in ("cnn", *ARCHITECTURES))
-        raise ValueError(
-            f"classifier must be one of {names}, a folder or a hub id such as 'owner/name', got '{name}', "
-            "which is no folder here"
-        )
+        raise neither_folder_nor_hub_id("classifier", f"one of {names}", name)
 
 
 def build_classifier(

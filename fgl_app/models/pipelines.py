@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 
 from fgl_app.algorithms.embedding import ENCODED
-from fgl_app.hub_ids import looks_like_hub_id
+from fgl_app.hub_ids import looks_like_hub_id, neither_folder_nor_hub_id
 from fgl_app.models.assets import DIGIT_NAMES, asset
 from fgl_app.models.fingerprints import take_fingerprints
 from fgl_app.models.lora import add_lora
@@ -72,10 +72,7 @@ def generator_source(generator: str) -> str:
         _check_family(generator, json.loads((folder / "model_index.json").read_text(encoding="utf-8")))
         return str(folder)
     if not looks_like_hub_id(generator):
-        raise ValueError(
-            f"generator must be 'embedded', a folder or a hub id such as 'owner/name', got '{generator}', "
-            "which is no folder here"
-        )
+        raise neither_folder_nor_hub_id("generator", f"'{EMBEDDED}'", generator)
     return generator
 
 
