@@ -26,6 +26,7 @@ run: $(INSTALLED)  ## one-shot FGL on the embedded digits, 5 clients
 check: $(INSTALLED)  ## format, lint (with the import rules), docstrings and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	find fgl_app -name '*.py' -exec $(BIN)/numpydoc lint {} +
 	$(BIN)/mypy
 

@@ -15,13 +15,13 @@ from statistics import mean, stdev
 import torch
 
 from fgl_app.algorithms.classification import evaluate, train
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import parse_config
 from fgl_app.data.sources import config_dataset
 from fgl_app.tasks.classification import new_classifier, synthetic_settings
 from tools.digits_generator.fonts import install_fonts
-from tools.digits_generator.recipe import Recipe
+from tools.digits_generator.recipe import GeneratorSettings
 from tools.digits_generator.renders import make_renders
 
 
@@ -37,12 +37,12 @@ def main() -> None:
     for seed in range(options.seeds):
         config = parse_config({"seed": seed})
         # The renders come in blocks of 500 a class; the smallest number of blocks that is enough.
-        renders = make_renders(fonts, Recipe(renders=5000 * -(-per_class // 500), seed=seed))
+        renders = make_renders(fonts, GeneratorSettings(renders=5000 * -(-per_class // 500), seed=seed))
         rows = torch.cat([(renders.labels == label).nonzero()[:per_class, 0] for label in range(10)])
         images = LabeledImages(renders.images[rows], renders.labels[rows])
         data = config_dataset(config)
         model = new_classifier(config, data.class_names, images.images.shape[1])
-        train(model, images, synthetic_settings(config), seeded("server", seed, 0))
+        train(model, images, synthetic_settings(config), seeded_generator("server", seed, 0))
         results.append(100 * evaluate(model, data.test)[0])
         print(f"seed {seed}: {len(images)} renders, accuracy {results[-1]:.1f} %", flush=True)
     deviation = stdev(results) if len(results) > 1 else 0.0

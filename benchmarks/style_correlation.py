@@ -12,18 +12,18 @@ import torch
 
 from fgl_app.algorithms.embedding import embed_prompts
 from fgl_app.algorithms.prompts import Prompt
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.strokes import StrokeMeasures, measure_strokes, stroke_captions
 from fgl_app.algorithms.synthesis import PlannedImage, Shard
 from fgl_app.config import RunConfig, parse_config
 from fgl_app.data.sources import config_dataset
-from fgl_app.synthesis.recipe import load_generator, make_synthesizer, recipe_of
+from fgl_app.synthesis.generator import generator_settings, load_generator, make_synthesizer
 
 
 def correlations(config: RunConfig, digits: int) -> dict[str, float]:
     """Return Pearson's r of each measure between private digits and one image of each one's caption."""
     data = config_dataset(config)
-    chosen = torch.randperm(len(data.train), generator=seeded("choice", config.seed))[:digits]
+    chosen = torch.randperm(len(data.train), generator=seeded_generator("choice", config.seed))[:digits]
     private = data.train.select(chosen)
     measured = measure_strokes(private.images.float() / 255)
     captions = stroke_captions(measured)
@@ -31,10 +31,10 @@ def correlations(config: RunConfig, digits: int) -> dict[str, float]:
         Prompt(config.template.format(label=data.class_names[label], caption=caption), label, 1)
         for label, caption in zip(private.labels.tolist(), captions, strict=True)
     ]
-    pipeline = load_generator(recipe_of(config))
+    pipeline = load_generator(generator_settings(config))
     one_each = tuple(PlannedImage(row, 0) for row in range(len(prompts)))
     shard = Shard(0, one_each, embed_prompts(pipeline, prompts))
-    images = make_synthesizer(recipe_of(config), pipeline)(shard)
+    images = make_synthesizer(generator_settings(config), pipeline)(shard)
     made = measure_strokes(images.images.float() / 255)
     return {
         field.name: torch.corrcoef(torch.stack([getattr(measured, field.name), getattr(made, field.name)]))[

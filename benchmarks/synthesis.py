@@ -34,12 +34,12 @@ from diffusers import DiffusionPipeline
 from fgl_app.algorithms.embedding import embed_prompts
 from fgl_app.algorithms.prompts import Prompt
 from fgl_app.config import RunConfig, parse_config
-from fgl_app.data.shards import SHARD_SIZE, claim_folder
-from fgl_app.launch_plan import parse_override
+from fgl_app.data.shards import SHARD_SIZE, open_or_create_set
+from fgl_app.launch.plan import parse_override
 from fgl_app.results.style import BLUE, picture
-from fgl_app.synthesis.engine import fill_folder
+from fgl_app.synthesis.engine import generate_missing_shards
+from fgl_app.synthesis.generator import generator_settings, load_generator
 from fgl_app.synthesis.job import SynthesisJob
-from fgl_app.synthesis.recipe import load_generator, recipe_of
 from fgl_app.synthesis.workers import ray_workers, synthesize_on_workers
 
 LOOP_BATCH = 10
@@ -70,19 +70,19 @@ def make_job(config: RunConfig, pipeline: DiffusionPipeline, classes: int) -> Sy
     """Return a job of one prompt a class, encoded."""
     prompts = [Prompt(config.template.format(label=f"class {label}"), label, 1) for label in range(classes)]
     names = tuple(f"class {label}" for label in range(classes))
-    return SynthesisJob(recipe_of(config), embed_prompts(pipeline, prompts), names)
+    return SynthesisJob(generator_settings(config), embed_prompts(pipeline, prompts), names)
 
 
 def engine(config: RunConfig, pipeline: DiffusionPipeline, classes: int, folder: Path) -> int:
     """Make the same images with the engine, in this process."""
     job = make_job(config, pipeline, classes)
-    fill_folder(job, claim_folder(folder, job.manifest(pipeline)), pipeline)
+    generate_missing_shards(job, open_or_create_set(folder, job.manifest(pipeline)), pipeline)
     return len(job.plan)
 
 
 def measure(part: str, config: RunConfig, classes: int) -> dict[str, float]:
     """Run a part in this process."""
-    pipeline = load_generator(recipe_of(config))
+    pipeline = load_generator(generator_settings(config))
     with tempfile.TemporaryDirectory() as place:
         start = time.perf_counter()
         images = {"loop": published_loop, "engine": engine}[part](
@@ -98,7 +98,7 @@ def measure_workers(workers: int, config: RunConfig, classes: int) -> dict[str, 
     """Return the rate of Ray workers of one core each, once all have loaded the generator."""
     with ray_cluster(workers) as address:
         here = config.model_copy(update={"synthesis_workers": workers, "ray_address": address})
-        job = make_job(here, load_generator(recipe_of(config)), classes)
+        job = make_job(here, load_generator(generator_settings(config)), classes)
         if job.num_shards < 2 * workers:
             raise SystemExit(f"--images must be at least {(2 * workers - 1) * SHARD_SIZE + 1}")
         arrivals = []

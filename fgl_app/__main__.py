@@ -9,7 +9,7 @@ def main() -> None:
     # Flower brings enough for the first lines of help, and no more.
     if find_spec("diffusers") is None:
         sys.exit("Error: `fgl` needs the extra 'app' of this package: pip install 'fgl-app[app]'")
-    from fgl_app.cli import main as run
+    from fgl_app.cli.app import main as run
 
     run()
 

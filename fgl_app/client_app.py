@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, cast
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fgl_app.client.site import Site, read_site
 from fgl_app.code_version import code_version
 from fgl_app.config import RunConfig, parse_config
-from fgl_app.records import (
+from fgl_app.messages.records import (
     ARRAYS,
     CHANNELS,
     CLASS_NAMES,
@@ -26,14 +27,13 @@ from fgl_app.records import (
     RUN,
     SITE,
     arrays_to_state,
-    last_taken,
-    load_state,
+    last_accepted_round,
+    load_weights,
     metric_record,
     site_record,
     state_to_arrays,
 )
-from fgl_app.replies import embeddings_reply, trained_content
-from fgl_app.site import Site, read_site
+from fgl_app.messages.replies import embeddings_reply, trained_content
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def embed(message: Message, context: Context) -> Message:
 
     from fgl_app.algorithms.captions import choose_examples
     from fgl_app.algorithms.prompts import write_prompts
-    from fgl_app.algorithms.randomness import seeded
+    from fgl_app.algorithms.randomness import seeded_generator
     from fgl_app.data.vocabulary import load_vocabulary
     from fgl_app.models.devices import resolve_device
     from fgl_app.models.pipelines import Placement, load_text_encoder
@@ -66,7 +66,7 @@ def embed(message: Message, context: Context) -> Message:
     device = resolve_device(config.device)
     captions = domains = None
     if config.prompts == "instance":
-        generator = seeded("captions", config.seed, site.number)
+        generator = seeded_generator("captions", config.seed, site.number)
         data = data.select(choose_examples(data.labels, config.captions_per_class, generator))
         captions = _captions(config, site, data, device)
     if data.domains is not None:
@@ -94,7 +94,7 @@ def embed(message: Message, context: Context) -> Message:
 
 def _captions(config: RunConfig, site: Site, data: LabeledImages, device: torch.device) -> list[str]:
     from fgl_app.algorithms.captions import caption_images
-    from fgl_app.client_state import load_captions, save_captions
+    from fgl_app.client.state import load_captions, save_captions
     from fgl_app.models.captioners import STROKES, load_captioner
 
     write = load_captioner(config.captioner, config.caption_prompt, device)
@@ -113,9 +113,9 @@ def _captions(config: RunConfig, site: Site, data: LabeledImages, device: torch.
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the received model on the private examples and reply with its weights."""
-    from fgl_app.algorithms.randomness import seeded
+    from fgl_app.algorithms.randomness import seeded_generator
     from fgl_app.algorithms.scaffold import GradientControl
-    from fgl_app.client_state import load_control, save_control
+    from fgl_app.client.state import load_control, save_control
     from fgl_app.tasks import make_task
     from fgl_app.tasks.task import LocalRound
 
@@ -123,17 +123,17 @@ def train(message: Message, context: Context) -> Message:
     config, site, data, source = client.config, client.site, client.data, client.source
     task = make_task(config, source.class_names, data.images.shape[1])
     model = task.new_model()
-    load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
+    load_weights(model, arrays_to_state(message.content.array_records[ARRAYS]))
     request = client.request
     number = cast(int, request["server-round"])
     control = None
     if CONTROL in message.content.array_records:
-        own = load_control(client.run_folder, last_taken(request, site.name))
+        own = load_control(client.run_folder, last_accepted_round(request, site.name))
         control = GradientControl(arrays_to_state(message.content.array_records[CONTROL]), own)
     # More than one round without an exchange between them when each client trains alone.
     rounds = range(number, number + cast(int, request.get("rounds", 1)))
     for number in rounds:
-        this = LocalRound(
+        local_round = LocalRound(
             epochs=cast(int, request["epochs"]),
             number=number,
             proximal_mu=cast(float, request.get("proximal-mu", 0.0)),
@@ -141,8 +141,8 @@ def train(message: Message, context: Context) -> Message:
         loss = task.train(
             model,
             data,
-            this,
-            seeded("client", config.seed, number, site.number),
+            local_round,
+            seeded_generator("client", config.seed, number, site.number),
             on_gradients=control.on_gradients if control else None,
         )
     content = trained_content(model.state_dict(), {NUM_EXAMPLES: len(data), "train-loss": loss}, site.name)
@@ -158,21 +158,21 @@ def train_local_diffusion(message: Message, context: Context) -> Message:
     """Train the received diffusion model on the private examples alone, for FedDDPM's set-up."""
     import torch
 
-    from fgl_app.algorithms.randomness import seeded
-    from fgl_app.client_state import load_local_model, save_local_model
+    from fgl_app.algorithms.randomness import seeded_generator
+    from fgl_app.client.state import load_local_model, save_local_model
     from fgl_app.tasks.diffusion import DiffusionTask
 
     client = _client(message, context)
     config, site, data, source = client.config, client.site, client.data, client.source
     task = DiffusionTask(config, source.class_names, data.images.shape[1])
     model = task.new_model()
-    load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
+    load_weights(model, arrays_to_state(message.content.array_records[ARRAYS]))
     kept = load_local_model(client.run_folder)
     if kept is not None:
         state, loss = kept
-        load_state(model, state)
+        load_weights(model, state)
     else:
-        loss = task.pretrain(model, data, seeded("pretrain", config.seed, site.number))
+        loss = task.pretrain(model, data, seeded_generator("pretrain", config.seed, site.number))
         save_local_model(client.run_folder, model.state_dict(), loss)
     metrics: dict[str, float | int | list[int]] = {NUM_EXAMPLES: len(data), "train-loss": loss}
     if config.class_conditional:
@@ -190,7 +190,7 @@ def evaluate(message: Message, context: Context) -> Message:
     if len(client.source.test):
         task = make_task(client.config, client.source.class_names, client.data.images.shape[1])
         model = task.new_model()
-        load_state(model, arrays_to_state(message.content.array_records[ARRAYS]))
+        load_weights(model, arrays_to_state(message.content.array_records[ARRAYS]))
         metrics = task.evaluate(model, client.source, final=False).metrics
     content = RecordDict(
         {
@@ -213,7 +213,7 @@ class _Client:
 
     @property
     def run_folder(self) -> Path:
-        from fgl_app.client_state import run_folder
+        from fgl_app.client.state import run_folder
 
         return run_folder(self.site.state, cast(str, self.request[RUN]))
 

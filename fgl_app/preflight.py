@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fgl_app.config import NO_DATASET, ConfigError, RunConfig
+from fgl_app.metrics.units import format_range
 from fgl_app.results.trackers import check_trackers
-from fgl_app.results.units import human_range
 
 if TYPE_CHECKING:
     from fgl_app.data.types import ImageDataset
@@ -144,7 +144,7 @@ def _data_set(config: RunConfig, num_clients: int) -> str:
         parts.append(f"{len(data.skipped)} images cannot be read")
     if num_clients and not config.clients_own_data:
         sizes = [len(part) for part in partition(config, num_clients)]
-        parts.append(f"{num_clients} clients with {human_range(sizes)} images")
+        parts.append(f"{num_clients} clients with {format_range(sizes)} images")
     return "; ".join(parts)
 
 

@@ -57,7 +57,7 @@ log.propagate = False
 
 
 @contextmanager
-def shown_by(show: Callable[[str], None]) -> Iterator[None]:
+def redirect_log(show: Callable[[str], None]) -> Iterator[None]:
     """Give the lines to a function in place of stdout."""
     _handler.show = show
     try:

@@ -28,7 +28,7 @@ def main(grid: Grid, context: Context) -> None:
         raise
     # Heavy, and not needed to refuse a bad config.
     from fgl_app.methods import run_method
-    from fgl_app.methods.session import Session
+    from fgl_app.server.session import Session
 
     with closing(_run_directory(config)) as directory:
         log.info("results go to %s", directory.path)
@@ -53,4 +53,4 @@ def _run_directory(config: RunConfig) -> RunDirectory:
 def _named(config: RunConfig) -> RunConfig:
     if config.run_name:
         return config
-    return config.model_copy(update={"run_name": f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{config.what_runs}"})
+    return config.model_copy(update={"run_name": f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{config.run_label}"})

@@ -10,9 +10,9 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from typer.testing import CliRunner, Result
 
-from fgl_app.cli import app
+from fgl_app.cli.app import app
 from fgl_app.client_app import app as client_app
-from fgl_app.launcher import Outcome
+from fgl_app.launch.runner import RunOutcome
 from fgl_app.server_app import app as server_app
 from tests.fake_grid import FakeGrid, app_node
 
@@ -25,8 +25,8 @@ def simulate(
     show: Callable[[str], None],
     *,
     dies_after: int | None = None,
-) -> Outcome:
-    """Stand for ``fgl_app.launcher.simulate``; the server dies after so many messages when told to."""
+) -> RunOutcome:
+    """Stand for ``fgl_app.launch.runner.simulate``; the server dies after so many messages when told to."""
     clients = int(dict(pair.split("=") for pair in federation.split())["num-supernodes"])
     config = dict(run_config)
     grid = FakeGrid({i: app_node(client_app, i, clients, config) for i in range(clients)})
@@ -42,14 +42,16 @@ def simulate(
     try:
         server_app(grid, Context(1, 0, {}, RecordDict(), config))
     except Exception as error:
-        return Outcome("finished:failed", f"{type(error).__name__}: {error}")
-    return Outcome("finished:completed", "")
+        return RunOutcome("finished:failed", f"{type(error).__name__}: {error}")
+    return RunOutcome("finished:completed", "")
 
 
 def fgl(*words: str, dies_after: int | None = None) -> Result:
     """Call the command line as a shell in the current directory would."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fgl_app.execution.simulate", lambda *values: simulate(*values, dies_after=dies_after))
+        patch.setattr(
+            "fgl_app.cli.execution.simulate", lambda *values: simulate(*values, dies_after=dies_after)
+        )
         # Signals are this process's own here.
-        patch.setattr("fgl_app.execution.interrupt_when_asked_to_end", lambda: None)
+        patch.setattr("fgl_app.cli.execution.handle_termination_signals", lambda: None)
         return CliRunner().invoke(app, list(words))

@@ -11,9 +11,9 @@ from typing import Any
 import datasets
 import numpy as np
 
-from fgl_app.config import OWN_NAMES
-from fgl_app.launch_plan import given_values
-from fgl_app.presets import preset_file
+from fgl_app.config import BUILTIN_NAMES
+from fgl_app.config.presets import preset_file
+from fgl_app.launch.plan import merge_config_sources
 
 DOMAINS = ["photo", "sketch"]
 SIDE = 16
@@ -67,7 +67,9 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
     """Return the config values that a command of `fgl` gives: presets, files, KEY=VALUE, --generator."""
     after = dict(pairwise(words))
     presets = [preset_file(name) for word, name in pairwise(words) if word == "--preset"]
-    values = given_values(presets, [word for word in words if "=" in word and not word.startswith("-")])
+    values = merge_config_sources(
+        presets, [word for word in words if "=" in word and not word.startswith("-")]
+    )
     return values | ({"generator": after["--generator"]} if "--generator" in after else {})
 
 
@@ -75,7 +77,7 @@ def make_what_is_named(words: Sequence[str], generator: Path) -> None:
     """Make, in the current directory, the data and models that a command of `fgl` names."""
     values = values_of(words)
     for key, maker in MAKERS.items():
-        if (name := values.get(key, "")) and name not in OWN_NAMES:
+        if (name := values.get(key, "")) and name not in BUILTIN_NAMES:
             place = Path(name)
             if place.is_symlink():
                 place.unlink()

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from fgl_app.algorithms.classification import TrainSettings, evaluate, train
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.data.sources import load_dataset
 from fgl_app.models.classifiers import build_classifier, save_classifier
 
@@ -33,7 +33,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     data = load_dataset("digits", 32)
     model = build_classifier("cnn", num_classes=10, in_channels=1, image_size=32, seed=0)
-    train(model, data.train, SETTINGS, seeded("digits features"))
+    train(model, data.train, SETTINGS, seeded_generator("digits features"))
     accuracy, loss = evaluate(model, data.test)
     print(f"test accuracy {100 * accuracy:.1f} %, loss {loss:.3f}")
     save_classifier(model, folder, data.class_names)

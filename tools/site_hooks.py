@@ -55,7 +55,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             path = posixpath.relpath(place, posixpath.dirname(here) or ".")
             return f"[{link['text']}]({path}{link['anchor'] or ''})"
         if not (ROOT / target).exists():
-            # As it is: MkDocs will complain.
+            # As it is: MkDocs will print_error.
             return link[0]
         if config.repo_url:
             return f"[{link['text']}]({config.repo_url}/blob/HEAD/{target})"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fgl_app.algorithms.descent import descend, snapshot
+from fgl_app.algorithms.training_loop import snapshot, training_loop
 from fgl_app.algorithms.types import LabeledImages
 
 
@@ -148,7 +148,7 @@ def train(
     model.train()
     loss = 0.0
     for _ in range(settings.epochs):
-        loss = descend(
+        loss = training_loop(
             model,
             losses(),
             optimizer,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fgl_app.algorithms.descent import descend, snapshot
-from fgl_app.algorithms.threads import fitting_threads
+from fgl_app.algorithms.threads import limit_threads
+from fgl_app.algorithms.training_loop import snapshot, training_loop
 from fgl_app.algorithms.types import LabeledLatents
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 
 
 @dataclass(frozen=True)
-class Process:
+class DiffusionProcess:
     """What is diffused how: the choices that training and sampling share.
 
     Parameters
@@ -77,7 +77,7 @@ class DiffusionSettings:
         Step size, the peak of a schedule.
     ema_decay : float
         Decay of the exponential moving average of the weights, which is what training returns; 0 is none.
-    process : Process
+    process : DiffusionProcess
         What is diffused how.
     min_steps : int, default 0
         Steps to take at least, by more epochs when the data are few.
@@ -93,7 +93,7 @@ class DiffusionSettings:
     batch_size: int
     learning_rate: float
     ema_decay: float
-    process: Process
+    process: DiffusionProcess
     min_steps: int = 0
     schedule: Literal["constant", "cosine"] = "constant"
     proximal_mu: float = 0.0
@@ -201,9 +201,9 @@ def train_diffusion(
 
     unet.train()
     # Dropout draws from the global stream.
-    with fitting_threads(unet), torch.random.fork_rng():
+    with limit_threads(unet), torch.random.fork_rng():
         torch.manual_seed(generator.initial_seed())
-        loss = descend(
+        loss = training_loop(
             unet,
             losses(),
             optimizer,

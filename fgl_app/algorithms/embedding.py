@@ -25,7 +25,7 @@ _MASKED = (
     *("prompt_embeds", "prompt_attention_mask"),
     *("negative_prompt_embeds", "negative_prompt_attention_mask"),
 )
-ENCODED = {
+PROMPT_OUTPUTS = {
     "StableDiffusionPipeline": _PLAIN,
     "LatentConsistencyModelPipeline": _PLAIN,
     "StableDiffusionXLPipeline": _POOLED,
@@ -45,7 +45,7 @@ def encode_texts(
     Parameters
     ----------
     pipeline : DiffusionPipeline
-        A text-to-image pipeline of :data:`ENCODED`; its denoiser and VAE may be absent.
+        A text-to-image pipeline of :data:`PROMPT_OUTPUTS`; its denoiser and VAE may be absent.
     texts : Sequence[str]
         P texts.
     batch_size : int, default 64
@@ -59,7 +59,7 @@ def encode_texts(
         the encoder's dtype, masks too, on the CPU.
     """
     _warn_of_truncation(pipeline, texts)
-    names = ENCODED[type(pipeline).__name__]
+    names = PROMPT_OUTPUTS[type(pipeline).__name__]
     parameters = inspect.signature(pipeline.encode_prompt).parameters.values()
     # Further encoders are given the same texts when they are given none.
     arguments: dict[str, Any] = {each.name: None for each in parameters if each.default is each.empty}

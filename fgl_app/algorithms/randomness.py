@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 
-def seeded(purpose: str, *entropy: int) -> torch.Generator:
+def seeded_generator(purpose: str, *entropy: int) -> torch.Generator:
     """Return a random stream of its own.
 
     Parameters

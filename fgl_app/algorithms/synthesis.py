@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fgl_app.algorithms.apportion import apportion
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages, TextEmbeddings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class SynthesisSettings:
     seed: int
 
 
-def allot_images(labels: Tensor, counts: Tensor, images_per_class: int) -> Tensor:
+def allocate_images(labels: Tensor, counts: Tensor, images_per_class: int) -> Tensor:
     """Share each class's image budget among its prompts in proportion to their counts.
 
     Parameters
@@ -85,7 +85,7 @@ def plan_images(labels: Tensor, shares: Tensor) -> list[PlannedImage]:
     labels : Tensor
         int64, shape (P,): the class of each prompt.
     shares : Tensor
-        int64, shape (P,): images of each prompt, as :func:`allot_images` gives them.
+        int64, shape (P,): images of each prompt, as :func:`allocate_images` gives them.
 
     Returns
     -------
@@ -119,7 +119,7 @@ class Shard:
     embeddings: TextEmbeddings
 
 
-def cut_shard(embeddings: TextEmbeddings, plan: Sequence[PlannedImage], number: int, size: int) -> Shard:
+def select_shard(embeddings: TextEmbeddings, plan: Sequence[PlannedImage], number: int, size: int) -> Shard:
     """Return a plan's shard of ``size`` images, or as many as are left for the last, by its number."""
     images = tuple(plan[number * size : (number + 1) * size])
     return Shard(number, images, embeddings.select(sorted({image.prompt for image in images})))
@@ -211,7 +211,7 @@ class Synthesizer:
             **{**negative, **conditions},
             **self._fixed,
             # A stream for each image: it is the same image in any batch and after any interruption.
-            generator=[seeded("image", self.settings.seed, *image) for image in images],
+            generator=[seeded_generator("image", self.settings.seed, *image) for image in images],
         ).images
         return (pixels.float() * 255).round().to(torch.uint8).cpu()
 

@@ -13,7 +13,7 @@ SMALL = 2_000_000
 
 
 @contextmanager
-def fitting_threads(model: nn.Module) -> Iterator[None]:
+def limit_threads(model: nn.Module) -> Iterator[None]:
     """Train with one thread inside the block when the model is small.
 
     The kernels of a small model are over before a second thread has joined in: the small U-Net trains on 640

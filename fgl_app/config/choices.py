@@ -22,7 +22,7 @@ GeneratorScheduler = Literal["auto", "dpm++", "ddim", "unipc", "euler", "lcm"]
 Offload = Literal["none", "model", "sequential"]
 Precision = Literal["auto", "no", "fp16", "bf16"]
 
-REFERENCE_POINTS: dict[str, tuple[str, ...]] = {
+BASELINES: dict[str, tuple[str, ...]] = {
     "centralized": ("classifier", "diffusion"),
     "local-only": ("classifier", "diffusion"),
     "auxiliary-only": ("fedddpm",),
@@ -35,13 +35,13 @@ TRACKERS = ("tensorboard", "wandb")
 NO_DATASET = "none"
 """The data set of a server that has none."""
 
-OWN_NAMES = (
+BUILTIN_NAMES = (
     *("digits", "none", "embedded", "auto", "inception", "strokes"),
     *("cnn", "resnet18", "resnet34", "resnet50", "vit-small", "convnext-tiny"),
 )
 """Names of our own that are no folder, whatever lies in the directory."""
 
-OWN_DEFAULT = {
+METHOD_DEFAULT = {
     "num_server_rounds": 0,
     "local_epochs": 0,
     "batch_size": 0,
@@ -72,7 +72,7 @@ METHOD_DEFAULTS: dict[str, dict[str, float]] = {
 }
 
 
-def own_default(name: str) -> str:
+def describe_method_default(name: str) -> str:
     """Say what a key's default is for each method."""
     values = ", ".join(f"{method} {value:g}" for method, value in METHOD_DEFAULTS[name].items())
-    return f"{OWN_DEFAULT[name]:g}: the method's own ({values})"
+    return f"{METHOD_DEFAULT[name]:g}: the method's own ({values})"

@@ -11,8 +11,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fgl_app.config.choices import (
+    BASELINES,
     NO_DATASET,
-    REFERENCE_POINTS,
     TRACKERS,
     Augmentation,
     DiffusionSpace,
@@ -29,9 +29,9 @@ from fgl_app.config.choices import (
     Prompts,
     Sampler,
     UNetName,
-    own_default,
+    describe_method_default,
 )
-from fgl_app.config.templates import check_template, own_template
+from fgl_app.config.templates import check_template, default_template
 
 
 def _kebab(name: str) -> str:
@@ -62,7 +62,7 @@ class RunConfig(BaseModel):
         ge=0,
         le=100_000,
         description="rounds; a set-up is the first, so 1 is one-shot FGL; "
-        + own_default("num_server_rounds"),
+        + describe_method_default("num_server_rounds"),
     )
     num_clients: int = Field(
         0, ge=0, description="nodes to wait for before the first message; 0: those that are connected"
@@ -106,13 +106,16 @@ class RunConfig(BaseModel):
         "`convnext-tiny`; or the hub id or folder of a pretrained one",
     )
     local_epochs: int = Field(
-        0, ge=0, description="epochs of a client in a round; " + own_default("local_epochs")
+        0, ge=0, description="epochs of a client in a round; " + describe_method_default("local_epochs")
     )
     batch_size: int = Field(
-        0, ge=0, description="images in a training batch, clients and server; " + own_default("batch_size")
+        0,
+        ge=0,
+        description="images in a training batch, clients and server; "
+        + describe_method_default("batch_size"),
     )
     learning_rate: float = Field(
-        0.0, ge=0, description="clients' step size, SGD or AdamW; " + own_default("learning_rate")
+        0.0, ge=0, description="clients' step size, SGD or AdamW; " + describe_method_default("learning_rate")
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum, clients and server")
     weight_decay: float = Field(0.0002, ge=0, description="SGD weight decay, clients and server")
@@ -186,10 +189,10 @@ class RunConfig(BaseModel):
         -1,
         ge=-1,
         description="epochs of a correction on the server's own set after an aggregation; 0 is none; "
-        + own_default("server_epochs"),
+        + describe_method_default("server_epochs"),
     )
     server_learning_rate: float = Field(
-        0.0, ge=0, description="step size of those epochs; " + own_default("server_learning_rate")
+        0.0, ge=0, description="step size of those epochs; " + describe_method_default("server_learning_rate")
     )
     max_upload_mb: float = Field(
         64.0, gt=0, description="a client's larger reply is rejected, MB; weights may be twice what was sent"
@@ -251,7 +254,7 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         inner = self.inner_strategy
-        needed = REFERENCE_POINTS.get(inner, (self.method,))
+        needed = BASELINES.get(inner, (self.method,))
         if self.method not in needed:
             raise ValueError(
                 f"inner-strategy '{inner}' is a reference point and needs method "
@@ -308,9 +311,9 @@ class RunConfig(BaseModel):
         return self.inner_strategy not in ("centralized", "local-only")
 
     @property
-    def what_runs(self) -> str:
+    def run_label(self) -> str:
         """Short name of what the config runs: the method, or the inner strategy when it stands for it."""
-        if self.method in ("classifier", "diffusion") or self.inner_strategy in REFERENCE_POINTS:
+        if self.method in ("classifier", "diffusion") or self.inner_strategy in BASELINES:
             return self.inner_strategy
         return self.method
 
@@ -328,7 +331,7 @@ class RunConfig(BaseModel):
     @property
     def template(self) -> str:
         """The prompt template in force: the given one, or the data set's own."""
-        return self.prompt_template or own_template(
+        return self.prompt_template or default_template(
             self.dataset, self.prompts, has_domains=bool(self.domain_column)
         )
 

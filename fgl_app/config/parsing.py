@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fgl_app.config.choices import METHOD_DEFAULTS, OWN_DEFAULT
+from fgl_app.config.choices import METHOD_DEFAULT, METHOD_DEFAULTS
 from fgl_app.config.keys import RunConfig
 
 
@@ -42,7 +42,7 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     own = {
         name: defaults[config.method]
         for name, defaults in METHOD_DEFAULTS.items()
-        if getattr(config, name) == OWN_DEFAULT[name]
+        if getattr(config, name) == METHOD_DEFAULT[name]
     }
     return config.model_copy(update=own)
 

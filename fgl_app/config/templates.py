@@ -18,7 +18,7 @@ DOMAIN_TEMPLATES = {
 }
 
 
-def own_template(dataset: str, prompts: str, *, has_domains: bool) -> str:
+def default_template(dataset: str, prompts: str, *, has_domains: bool) -> str:
     """Return the template of a data set for a kind of prompts."""
     templates = DOMAIN_TEMPLATES if has_domains else PHOTO_TEMPLATES
     if dataset == "digits":

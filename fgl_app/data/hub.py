@@ -14,7 +14,7 @@ from PIL import Image
 
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.data.types import ImageDataset, Selection
-from fgl_app.hub_ids import looks_like_hub_id, neither_folder_nor_hub_id
+from fgl_app.models.hub_ids import is_hub_id, unknown_source_error
 
 TEST_SPLITS = ("test", "validation", "valid")
 SAVED_TO_DISK = "dataset_dict.json"
@@ -86,8 +86,8 @@ def _splits(name: str, configuration: str, needs: tuple[str, ...]) -> dict[str, 
 
 
 def _open(name: str, configuration: str) -> datasets.DatasetDict:
-    if not (Path(name).is_dir() or looks_like_hub_id(name)):
-        raise neither_folder_nor_hub_id("dataset", "'digits'", name)
+    if not (Path(name).is_dir() or is_hub_id(name)):
+        raise unknown_source_error("dataset", "'digits'", name)
     datasets.disable_progress_bars()
     try:
         if (Path(name) / SAVED_TO_DISK).is_file():

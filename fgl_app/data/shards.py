@@ -22,9 +22,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fgl_app.algorithms.images import match_channels, resize_images
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.data.saving import encode_images
-from fgl_app.data.sources import match_channels, resize_images
 from fgl_app.files import write_atomically
 
 SHARD_SIZE = 256
@@ -34,7 +34,7 @@ MANIFEST = ".manifest.json"
 READ_AT_A_TIME = 64
 
 
-def claim_folder(out: Path, manifest: Mapping[str, Any]) -> Path:
+def open_or_create_set(out: Path, manifest: Mapping[str, Any]) -> Path:
     """Return the folder of the set that a manifest describes, with what is there of it already.
 
     Parameters

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
+from fgl_app.algorithms.images import match_channels
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import NO_DATASET, RunConfig
 from fgl_app.data.hub import load_labeled_images
-from fgl_app.data.sources import config_selection, match_channels
+from fgl_app.data.sources import config_selection
 from fgl_app.data.types import ImageDataset
 from fgl_app.data.vocabulary import load_vocabulary
 

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fgl_app.config import ConfigError, RunConfig
 from fgl_app.files import write_atomically
-from fgl_app.launch_plan import Scalar
-from fgl_app.process_family import is_alive
-from fgl_app.processes import Surroundings, flower_environment, free_ports
+from fgl_app.launch.flower import FlowerEnvironment, flower_environment, free_ports
+from fgl_app.launch.plan import Scalar
+from fgl_app.launch.process_group import is_alive
 
 DEFAULT_SITES = 3
 SUPERLINK, SUPEREXEC = "superlink", "superexec"
@@ -162,9 +162,9 @@ class Federation(_Frozen):
         """Return the log file of a process."""
         return self.folder / "logs" / f"{name}.log"
 
-    def surroundings(self, home: Path | None = None) -> Surroundings:
+    def environment(self, home: Path | None = None) -> FlowerEnvironment:
         """Return where Flower's commands of this federation run, given another FLWR_HOME than its own."""
-        return Surroundings(self.folder, flower_environment(home or self.home) | {MARK: self.id})
+        return FlowerEnvironment(self.folder, flower_environment(home or self.home) | {MARK: self.id})
 
     def running(self, name: str) -> psutil.Process | None:
         """Return the process of a name, if it runs."""

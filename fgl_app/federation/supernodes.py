@@ -7,10 +7,10 @@ import re
 import time
 from collections.abc import Callable, Iterable
 
-from fgl_app.federation.setting_up import state_folder
-from fgl_app.federation.starting import Started, start_process, trust
+from fgl_app.federation.preparation import state_folder
+from fgl_app.federation.process import StartedProcess, start_process, tls_options
 from fgl_app.federation.state import Federation, Site
-from fgl_app.processes import LaunchError, free_ports, is_free
+from fgl_app.launch.flower import LaunchError, free_ports, is_free
 
 # The SuperLink counts a SuperNode as online for 60 s after its last sign of life.
 JOIN_SECONDS = 180.0
@@ -21,7 +21,7 @@ _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
 _NOT_ACTIVATED = "Failed to activate SuperNode"
 
 
-def bring_up_supernodes(federation: Federation, say: Callable[[str], None]) -> Federation:
+def start_supernodes(federation: Federation, say: Callable[[str], None]) -> Federation:
     """Start the SuperNodes that do not run, until each has joined.
 
     Parameters
@@ -57,7 +57,7 @@ def bring_up_supernodes(federation: Federation, say: Callable[[str], None]) -> F
                 say(f"{name}: joined")
                 federation = federation.with_site(name, node_id=found[-1]).save()
             elif late or (ended and _NOT_ACTIVATED not in output):
-                raise LaunchError(f"the SuperNode of {name} did not join{started.last_words()}")
+                raise LaunchError(f"the SuperNode of {name} did not join{started.log_tail()}")
             elif ended:
                 refused.append(name)
         for name in refused:
@@ -83,23 +83,23 @@ def node_config(federation: Federation, site: Site) -> str:
     return " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
 
 
-def _start_all(federation: Federation, names: Iterable[str]) -> tuple[Federation, dict[str, Started]]:
+def _start_all(federation: Federation, names: Iterable[str]) -> tuple[Federation, dict[str, StartedProcess]]:
     started = {}
     for name in names:
         federation, started[name] = _start(federation, name)
     return federation, started
 
 
-def _start(federation: Federation, name: str) -> tuple[Federation, Started]:
+def _start(federation: Federation, name: str) -> tuple[Federation, StartedProcess]:
     if not is_free(federation.site(name).port):
         [port] = free_ports(1)
         federation = federation.with_site(name, port=port)
     site = federation.site(name)
-    arguments = ["--superlink", federation.address, "--port", str(site.port), *trust(federation)]
+    arguments = ["--superlink", federation.address, "--port", str(site.port), *tls_options(federation)]
     if not federation.insecure:
         arguments += ["--auth-supernode-private-key", str(federation.keys / name)]
     arguments += ["--node-config", node_config(federation, site)]
     # A home of its own, as on a machine of its own: of two processes that unpack the same app into one
     # home at the same time, the second one runs what the first has unpacked so far.
-    where = federation.surroundings(federation.folder / name / "home")
+    where = federation.environment(federation.folder / name / "home")
     return start_process(federation, name, where, "flower-supernode", *arguments)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-    from fgl_app.methods.session import Session
+    from fgl_app.server.session import Session
 
 
 def run_method(session: Session) -> nn.Module:
@@ -20,6 +20,6 @@ def run_method(session: Session) -> nn.Module:
         from fgl_app.methods.fedddpm import run_fedddpm
 
         return run_fedddpm(session)
-    from fgl_app.methods.plain import run_plain
+    from fgl_app.methods.standalone import run_standalone
 
-    return run_plain(session)
+    return run_standalone(session)

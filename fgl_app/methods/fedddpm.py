@@ -10,19 +10,19 @@ from functools import partial
 from torch import nn
 
 from fgl_app.algorithms.diffusion import DiffusionSettings
-from fgl_app.algorithms.slow_learning import is_slow, relative_improvement
+from fgl_app.algorithms.plateau import is_plateau, relative_improvement
 from fgl_app.algorithms.types import LabeledLatents, State
 from fgl_app.data.saving import save_images
-from fgl_app.methods.session import Session
-from fgl_app.methods.session_state import AUXILIARY, save_session
-from fgl_app.plug_in.auxiliary import sample_shares
-from fgl_app.plug_in.correction import Corrector
+from fgl_app.messages.records import arrays_to_state
 from fgl_app.progress import log, track
-from fgl_app.records import arrays_to_state
 from fgl_app.results.curves import plot_corrections
+from fgl_app.server.auxiliary import sample_shares
+from fgl_app.server.correction import Corrector
+from fgl_app.server.session import Session
+from fgl_app.server.session_state import AUXILIARY, save_session
 from fgl_app.strategies.fedddpm import FedDDPMStrategy, LocalModel
 from fgl_app.strategies.no_exchange import NoExchangeStrategy
-from fgl_app.strategies.state import load_state, save_state
+from fgl_app.strategies.state import read_state, write_state
 from fgl_app.tasks import DiffusionTask
 
 
@@ -36,11 +36,11 @@ def run_fedddpm(session: Session) -> nn.Module:
     def sample_fn(clients: Iterator[LocalModel]) -> LabeledLatents:
         uploads.close()
         if kept.is_file():
-            return LabeledLatents(**load_state(kept))
+            return LabeledLatents(**read_state(kept))
         auxiliary = _sample_auxiliary(session, task, clients)
         # First who was left out: what is kept is not sampled again.
         save_session(session)
-        save_state(asdict(auxiliary), kept)
+        write_state(asdict(auxiliary), kept)
         return auxiliary
 
     corrector = Corrector(task.new_model, partial(_correction_settings, task), config.seed)
@@ -63,7 +63,7 @@ def run_fedddpm(session: Session) -> nn.Module:
         min_uploads=config.min_nodes,
         setup_timeout=config.node_timeout,
     )
-    log.info("%s over %d clients: each trains a model of its own", config.what_runs, len(session.nodes))
+    log.info("%s over %d clients: each trains a model of its own", config.run_label, len(session.nodes))
     session.plot_partition()
     try:
         with uploads:
@@ -90,10 +90,10 @@ def _sample_auxiliary(session: Session, task: DiffusionTask, clients: Iterator[L
             model,
             partial(task.sample, model, callback=progress.update),
             seed=session.config.seed,
-            on_left_out=lambda incident: session.note_incidents([incident], []),
+            on_rejected=lambda incident: session.note_incidents([incident], []),
         )
     images = task.space.decode(auxiliary)
-    save_images(images, task.kinds_of_images, session.directory.path / "auxiliary")
+    save_images(images, task.label_names, session.directory.path / "auxiliary")
     session.plot_images(images, "auxiliary_images.png", "Auxiliary set")
     session.outcome |= {"num_auxiliary_images": len(auxiliary), "auxiliary_images": shares}
     return auxiliary
@@ -107,7 +107,7 @@ def _correction_settings(task: DiffusionTask, number: int) -> DiffusionSettings:
 def _detector(session: Session) -> Callable[[Sequence[float]], bool]:
     config = session.config
     return partial(
-        is_slow,
+        is_plateau,
         window=config.correction_window,
         smoothing=config.correction_smoothing,
         threshold=config.correction_threshold,

@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from fgl_app.algorithms.classification import TrainSettings
 from fgl_app.algorithms.embedding import embed_prompts, encode_texts
 from fgl_app.algorithms.prompts import write_prompts
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages, State, TextEmbeddings
-from fgl_app.data.shards import claim_folder, read_shards
+from fgl_app.data.shards import open_or_create_set, read_shards
 from fgl_app.data.vocabulary import load_vocabulary
-from fgl_app.methods.session import Session
+from fgl_app.messages.records import arrays_to_state
 from fgl_app.models.fingerprints import encoder_fingerprint
-from fgl_app.plug_in.training import train_aloud
 from fgl_app.progress import PREFIX, log
-from fgl_app.records import arrays_to_state
+from fgl_app.server.session import Session
+from fgl_app.server.training import train_with_progress
 from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.synthesis.command import uses_ray
-from fgl_app.synthesis.engine import fill_folder
+from fgl_app.synthesis.engine import generate_missing_shards
+from fgl_app.synthesis.generator import generator_settings, load_generator, on_cpu
 from fgl_app.synthesis.job import EMBEDDINGS, SynthesisJob, save_embeddings
-from fgl_app.synthesis.recipe import load_generator, on_cpu, recipe_of
 from fgl_app.tasks.classification import server_settings, synthetic_settings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run_fgl(session: Session) -> nn.Module:
     config = session.config
     with session.directory.phase("loading the generator"):
         # Ray's workers have their own; then the server's is for texts alone and leaves them the GPU.
-        recipe = recipe_of(config)
+        recipe = generator_settings(config)
         pipeline = load_generator(on_cpu(recipe) if uses_ray(config) else recipe)
         # The server encodes the negative prompt in any case, which tells what a good upload looks like.
         negative = encode_texts(pipeline, [config.negative_prompt])
@@ -105,8 +105,10 @@ def _synthesize(session: Session, pipeline: DiffusionPipeline, embeddings: TextE
         if uses_ray(config):
             _synthesize_apart(path)
         else:
-            job = SynthesisJob(recipe_of(config), embeddings, names)
-            fill_folder(job, claim_folder(path / "synthetic", job.manifest(pipeline)), pipeline)
+            job = SynthesisJob(generator_settings(config), embeddings, names)
+            generate_missing_shards(
+                job, open_or_create_set(path / "synthetic", job.manifest(pipeline)), pipeline
+            )
     with session.directory.phase("reading images"):
         images = read_shards(path / "synthetic", config.image_size, session.dataset.test.images.shape[1])
     session.plot_images(images, "synthetic_images.png", "Synthetic images")
@@ -139,9 +141,9 @@ def _train(
 ) -> State:
     model = session.model_of(state)
     # Fine-tuning comes once a round; every time its own order and augmentation.
-    generator = seeded("server", session.config.seed, len(session.curve))
+    generator = seeded_generator("server", session.config.seed, len(session.curve))
     with session.directory.phase(description):
-        train_aloud(model, data, settings, generator, description)
+        train_with_progress(model, data, settings, generator, description)
     return model.state_dict()
 
 

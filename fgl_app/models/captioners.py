@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fgl_app.hub_ids import looks_like_hub_id
+from fgl_app.models.hub_ids import is_hub_id
 
 STROKES = "strokes"
 """The captioner that measures pen strokes, and is no model."""
@@ -20,11 +20,7 @@ UNREACHABLE = "captioner '{}' is neither in the hub's cache nor to be reached; g
 def check_captioner(name: str) -> None:
     """Raise ValueError when a ``captioner`` config value is no name, no folder of a model and no hub id."""
     folder = Path(name).expanduser()
-    if (
-        name == STROKES
-        or (folder / "config.json").is_file()
-        or (looks_like_hub_id(name) and not folder.is_dir())
-    ):
+    if name == STROKES or (folder / "config.json").is_file() or (is_hub_id(name) and not folder.is_dir()):
         return
     raise ValueError(
         f"captioner must be '{STROKES}', the folder of an image-to-text model or a hub id such as "
@@ -105,9 +101,9 @@ def load_captioner(name: str, prompt: str, device: torch.device) -> Callable[[Te
 
 
 def _stroke_captions(images: Tensor) -> list[str]:
+    from fgl_app.algorithms.images import match_channels, resize_images
     from fgl_app.algorithms.strokes import measure_strokes, stroke_captions
     from fgl_app.algorithms.types import LabeledImages
-    from fgl_app.data.sources import match_channels, resize_images
 
     # The words stand for pixels of the original digits, whatever the classifier's image size.
     data = LabeledImages(images, torch.zeros(len(images), dtype=torch.int64))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fgl_app.hub_ids import looks_like_hub_id, neither_folder_nor_hub_id
+from fgl_app.models.hub_ids import is_hub_id, unknown_source_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,9 +101,9 @@ def check_classifier(name: str) -> None:
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"classifier folder {folder} is no saved model: it has no config.json")
-    if not (folder.is_dir() or looks_like_hub_id(name)):
+    if not (folder.is_dir() or is_hub_id(name)):
         names = ", ".join(f"'{known}'" for known in ("cnn", *ARCHITECTURES))
-        raise neither_folder_nor_hub_id("classifier", f"one of {names}", name)
+        raise unknown_source_error("classifier", f"one of {names}", name)
 
 
 def build_classifier(

@@ -14,7 +14,7 @@ from fgl_app.algorithms.classification import to_input
 from fgl_app.models.assets import asset
 from fgl_app.models.classifiers import classifier_shape, load_classifier
 
-OWN_EXTRACTORS = {"digits": "digits_features"}
+BUILTIN_EXTRACTORS = {"digits": "digits_features"}
 """Data sets with an embedded extractor, and its folder in ``fgl_app/assets``."""
 BATCH = 250
 
@@ -87,9 +87,9 @@ def check_extractor(name: str, dataset: str, *, num_classes: int, channels: int)
     ValueError
         Says what the value must be.
     """
-    if name == "auto" and dataset not in OWN_EXTRACTORS:
+    if name == "auto" and dataset not in BUILTIN_EXTRACTORS:
         raise ValueError(
-            f"feature-extractor 'auto' is there for {', '.join(OWN_EXTRACTORS)}, not for '{dataset}'; "
+            f"feature-extractor 'auto' is there for {', '.join(BUILTIN_EXTRACTORS)}, not for '{dataset}'; "
             "give 'inception' or the folder `classifier` of a run with method=classifier"
         )
     if name == "inception" and find_spec("torch_fidelity") is None:
@@ -144,6 +144,6 @@ def load_extractor(name: str, dataset: str, device: torch.device) -> Extractor:
                 f"the weights of feature-extractor 'inception' cannot be had: {error}"
             ) from error
         return Extractor("inception-v3-2048", inception.to(device), classifies=False)
-    folder = asset(OWN_EXTRACTORS[dataset], "config.json") if name == "auto" else Path(name)
+    folder = asset(BUILTIN_EXTRACTORS[dataset], "config.json") if name == "auto" else Path(name)
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     return Extractor(f"{folder.name}-{digest[:12]}", load_classifier(folder).to(device), classifies=True)

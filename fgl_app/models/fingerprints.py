@@ -15,9 +15,9 @@ from fgl_app.models.lora import lora_weights
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-OF_TEXTS = ("tokenizer", "text_encoder")
-OF_IMAGES = ("unet", "transformer", "vae", "scheduler")
-NOT_OF_THE_MODEL = (
+TEXT_COMPONENTS = ("tokenizer", "text_encoder")
+IMAGE_COMPONENTS = ("unet", "transformer", "vae", "scheduler")
+IGNORED_CONFIG_KEYS = (
     *("_name_or_path", "_diffusers_version", "transformers_version", "dtype", "torch_dtype"),
     *("_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_use_default_values"),
 )
@@ -46,7 +46,7 @@ def pipeline_fingerprint(pipeline: DiffusionPipeline) -> str:
     return cast(str, pipeline.whole_fingerprint)
 
 
-def take_fingerprints(pipeline: DiffusionPipeline, lora: str) -> None:
+def record_fingerprints(pipeline: DiffusionPipeline, lora: str) -> None:
     """Note a pipeline's fingerprints as it was loaded: merging LoRA rounds, and offloading hides the weights.
 
     Parameters
@@ -58,9 +58,9 @@ def take_fingerprints(pipeline: DiffusionPipeline, lora: str) -> None:
     """
     weights = lora_weights(type(pipeline), lora) if lora else {}
     encoders = {name: each for name, each in weights.items() if name.startswith("text_encoder")}
-    pipeline.encoder_fingerprint = _fingerprint(pipeline, OF_TEXTS, encoders)
+    pipeline.encoder_fingerprint = _fingerprint(pipeline, TEXT_COMPONENTS, encoders)
     pipeline.whole_fingerprint = _fingerprint(
-        pipeline, OF_IMAGES, weights, begin=pipeline.encoder_fingerprint
+        pipeline, IMAGE_COMPONENTS, weights, begin=pipeline.encoder_fingerprint
     )
 
 
@@ -86,7 +86,7 @@ def _fingerprint(
             if name == "scheduler" or not hasattr(part.config, "to_dict")
             else (part.config.to_dict())
         )
-        own = {key: str(value) for key, value in config.items() if key not in NOT_OF_THE_MODEL}
+        own = {key: str(value) for key, value in config.items() if key not in IGNORED_CONFIG_KEYS}
         digest.update(json.dumps(own, sort_keys=True).encode())
         if name != "scheduler":
             add_weights(part.state_dict())

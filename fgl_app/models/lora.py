@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fgl_app.hub_ids import looks_like_hub_id
+from fgl_app.models.hub_ids import is_hub_id
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -93,7 +93,7 @@ def _location(lora: str) -> dict[str, Any]:
         place = files[0]
     if place.exists():
         return {"pretrained_model_name_or_path_or_dict": str(place), "use_safetensors": True}
-    if not looks_like_hub_id(lora):
+    if not is_hub_id(lora):
         raise ValueError(
             f"generator-lora must be a safetensors file, its folder or a hub id 'owner/name', got '{lora}'"
         )

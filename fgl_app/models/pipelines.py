@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
-from fgl_app.algorithms.embedding import ENCODED
-from fgl_app.hub_ids import looks_like_hub_id, neither_folder_nor_hub_id
+from fgl_app.algorithms.embedding import PROMPT_OUTPUTS
 from fgl_app.models.assets import DIGIT_NAMES, asset
-from fgl_app.models.fingerprints import take_fingerprints
+from fgl_app.models.fingerprints import record_fingerprints
+from fgl_app.models.hub_ids import is_hub_id, unknown_source_error
 from fgl_app.models.lora import add_lora
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SCHEDULERS = {
 MANY_STEP_SCHEDULERS = (
     *("PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler"),
 )
-NOT_NEEDED_FOR_TEXT = ("unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder")
+NON_TEXT_COMPONENTS = ("unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder")
 
 
 EMBEDDED = "embedded"
@@ -71,8 +71,8 @@ def generator_source(generator: str) -> str:
             )
         _check_family(generator, json.loads((folder / "model_index.json").read_text(encoding="utf-8")))
         return str(folder)
-    if not looks_like_hub_id(generator):
-        raise neither_folder_nor_hub_id("generator", f"'{EMBEDDED}'", generator)
+    if not is_hub_id(generator):
+        raise unknown_source_error("generator", f"'{EMBEDDED}'", generator)
     return generator
 
 
@@ -130,12 +130,12 @@ def load_text_encoder(generator: str, placement: Placement, lora: str = "") -> D
     """
     diffusers = _quiet_diffusers()
     config = _pipeline_config(generator)
-    absent = {name: None for name in NOT_NEEDED_FOR_TEXT if name in config}
+    absent = {name: None for name in NON_TEXT_COMPONENTS if name in config}
     # Safetensors only: a pickled weight file can run code.
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
         **_source(generator), dtype=placement.torch_dtype, use_safetensors=True, **absent
     )
-    take_fingerprints(pipeline, lora)
+    record_fingerprints(pipeline, lora)
     if lora:
         add_lora(pipeline, lora)
     return pipeline.to(placement.device)
@@ -179,7 +179,7 @@ def load_pipeline(
         pipeline.safety_checker = None
     pipeline.scheduler = _scheduler(pipeline, scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    take_fingerprints(pipeline, lora)
+    record_fingerprints(pipeline, lora)
     if lora:
         add_lora(pipeline, lora)
     return _placed(pipeline, placement)
@@ -285,8 +285,8 @@ def _pipeline_config(generator: str) -> dict[str, Any]:
 
 def _check_family(source: str, config: Mapping[str, Any]) -> None:
     family = config.get("_class_name")
-    if family not in ENCODED:
-        raise ValueError(f"generator '{source}' is a {family}; it must be one of {', '.join(ENCODED)}")
+    if family not in PROMPT_OUTPUTS:
+        raise ValueError(f"generator '{source}' is a {family}; it must be one of {', '.join(PROMPT_OUTPUTS)}")
 
 
 def _quiet_diffusers() -> ModuleType:

@@ -7,91 +7,27 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fgl_app.algorithms.apportion import apportion
 from fgl_app.algorithms.diffusion import (
     TIMESTEPS,
     Sampler,
     sample,
 )
-from fgl_app.algorithms.randomness import seeded
 from fgl_app.algorithms.types import LabeledLatents
 from fgl_app.models.devices import check_device, resolve_device
-from fgl_app.plug_in.checks import checked_process, one_of, require_app_extra, require_unet, whole
-from fgl_app.progress import log
-from fgl_app.records import load_state
-from fgl_app.strategies.exchange import Incident
+from fgl_app.plug_in.checks import (
+    check_choice,
+    check_integer,
+    checked_process,
+    require_app_extra,
+    require_unet,
+)
+from fgl_app.server.auxiliary import sample_shares
 from fgl_app.strategies.fedddpm import LocalModel
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
-
-LARGEST = 1000.0
-"""Images and latents have a scale of 1 here, and a model that draws larger values than this is broken.
-
-With few steps even an untrained one stays within hundreds: 1 / sqrt(alpha-bar_T) is 157 with linear betas.
-"""
-
-
-def sample_shares(
-    clients: Iterable[LocalModel],
-    model: nn.Module,
-    draw: Callable[[Tensor, Sequence[torch.Generator]], LabeledLatents],
-    *,
-    seed: int,
-    on_left_out: Callable[[Incident], None] | None = None,
-) -> tuple[LabeledLatents, dict[str, int]]:
-    """Sample each client's share of the auxiliary set, in its own proportions of classes.
-
-    Parameters
-    ----------
-    clients : Iterable[LocalModel]
-        The uploads.
-    model : nn.Module
-        Gets the weights of one after the other.
-    draw : Callable[[Tensor, Sequence[Generator]], LabeledLatents]
-        Draws a sample of ``model`` for each label (int64, shape (N,)) and noise stream.
-    seed : int
-        Seed of the noise.
-    on_left_out : Callable[[Incident], None] or None, default None
-        Told of each client whose model draws no images.
-
-    Returns
-    -------
-    tuple[LabeledLatents, dict[str, int]]
-        The set, client after client, and how many of it are of each site.
-
-    Raises
-    ------
-    ValueError
-        When no model draws images.
-    """
-    parts: list[LabeledLatents] = []
-    shares: dict[str, int] = {}
-    for number, client in enumerate(clients):
-        if not client.num_images:
-            continue
-        load_state(model, client.state)
-        by_class = apportion(client.label_counts.tolist() or [1], client.num_images)
-        labels = torch.arange(len(by_class)).repeat_interleave(torch.tensor(by_class))
-        noise = [seeded("auxiliary", seed, number, i) for i in range(len(labels))]
-        samples = draw(labels, noise)
-        if samples.latents.abs().max() < LARGEST:
-            parts.append(samples)
-            shares[client.site] = shares.get(client.site, 0) + client.num_images
-            continue
-        reason = f"its model draws values beyond {LARGEST:g}, or NaN"
-        incident = Incident(str(client.node), "auxiliary set", reason, client.site)
-        log.warning("auxiliary set: %s left out: %s", incident.who, reason)
-        if on_left_out:
-            on_left_out(incident)
-    if not parts:
-        raise ValueError("no client's model draws images: nothing to make the auxiliary set of")
-    auxiliary = LabeledLatents(
-        torch.cat([part.latents for part in parts]), torch.cat([part.labels for part in parts])
-    )
-    return auxiliary, shares
 
 
 class AuxiliarySampling:
@@ -190,9 +126,9 @@ def sample_with(
         When fgl-app is installed without its extra "app".
     """
     require_app_extra("sample_with")
-    whole(1, steps=steps, batch_size=batch_size)
-    whole(0, seed=seed)
-    one_of(get_args(Sampler), sampler=sampler)
+    check_integer(1, steps=steps, batch_size=batch_size)
+    check_integer(0, seed=seed)
+    check_choice(get_args(Sampler), sampler=sampler)
     if steps > TIMESTEPS:
         raise ValueError(f"steps must be at most {TIMESTEPS}, got {steps}")
     process = checked_process(prediction_type, noise_schedule)

@@ -12,21 +12,28 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fgl_app.algorithms.diffusion import DiffusionSettings, train_diffusion
 from fgl_app.algorithms.prompts import write_prompts
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages, LabeledLatents
+from fgl_app.client.site import site_identity
+from fgl_app.messages.records import (
+    ARRAYS,
+    EMBEDDING_DTYPES,
+    LABEL_COUNTS,
+    NUM_EXAMPLES,
+    arrays_to_state,
+    load_weights,
+)
+from fgl_app.messages.replies import embeddings_reply, trained_content
 from fgl_app.plug_in.checks import (
+    check_choice,
+    check_fraction,
+    check_integer,
+    check_positive,
     checked_process,
-    fraction,
-    one_of,
-    positive,
     require_app_extra,
     require_unet,
-    whole,
 )
-from fgl_app.plug_in.local_data import PromptData, as_seen, asked_texts, checked_labels
-from fgl_app.records import ARRAYS, EMBEDDING_DTYPES, LABEL_COUNTS, NUM_EXAMPLES, arrays_to_state, load_state
-from fgl_app.replies import embeddings_reply, trained_content
-from fgl_app.site import identify
+from fgl_app.plug_in.local_data import PromptData, checked_labels, requested_texts, to_model_input
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -76,7 +83,7 @@ def register_fgl(
     from fgl_app.config.templates import check_template
     from fgl_app.models.pipelines import check_classes
 
-    one_of(EMBEDDING_DTYPES, embedding_dtype=embedding_dtype)
+    check_choice(EMBEDDING_DTYPES, embedding_dtype=embedding_dtype)
     kind = "instance" if "{caption}" in prompt_template else "class"
     check_template(prompt_template or "-", kind, has_domains="{domain}" in prompt_template)
     names = tuple(class_names)
@@ -93,8 +100,8 @@ def register_fgl(
             prompt_template,
             checked_labels(data.labels, len(names)),
             names,
-            captions=asked_texts(data, "captions", prompt_template),
-            domains=asked_texts(data, "domains", prompt_template),
+            captions=requested_texts(data, "captions", prompt_template),
+            domains=requested_texts(data, "domains", prompt_template),
         )
         encoder = load_text_encoder(generator, Placement(resolve_device(device)))
         return embeddings_reply(
@@ -165,10 +172,10 @@ def register_fedddpm(
         When fgl-app is installed without its extra "app".
     """
     require_app_extra("register_fedddpm")
-    whole(0, epochs=epochs, min_steps=min_steps, seed=seed)
-    whole(1, batch_size=batch_size)
-    fraction(ema_decay=ema_decay)
-    positive(learning_rate=learning_rate)
+    check_integer(0, epochs=epochs, min_steps=min_steps, seed=seed)
+    check_integer(1, batch_size=batch_size)
+    check_fraction(ema_decay=ema_decay)
+    check_positive(learning_rate=learning_rate)
     settings = DiffusionSettings(
         epochs=epochs,
         batch_size=batch_size,
@@ -184,10 +191,10 @@ def register_fedddpm(
 
         unet = unet_fn().to(resolve_device(device))
         require_unet(unet)
-        load_state(unet, arrays_to_state(message.content.array_records[ARRAYS]))
-        data = as_seen(dataset_fn(context), unet)
+        load_weights(unet, arrays_to_state(message.content.array_records[ARRAYS]))
+        data = to_model_input(dataset_fn(context), unet)
         site, number = _who(context)
-        loss = train_diffusion(unet, data, settings, seeded("pretrain", seed, number))
+        loss = train_diffusion(unet, data, settings, seeded_generator("pretrain", seed, number))
         metrics: dict[str, float | int | list[int]] = {NUM_EXAMPLES: len(data), "train-loss": loss}
         classes = unet.config.num_class_embeds
         if classes:
@@ -216,5 +223,5 @@ def _register(
 
 def _who(context: Context) -> tuple[str, int]:
     """Return the name of a context's site, and the number of its random streams."""
-    name, number = identify(context.node_config)
+    name, number = site_identity(context.node_config)
     return (name, number) if name else (str(context.node_id), context.node_id)

@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from fgl_app.algorithms.diffusion import DiffusionSettings, new_optimizer, train_diffusion
-from fgl_app.algorithms.randomness import seeded
-from fgl_app.algorithms.types import LabeledLatents, State
+from fgl_app.algorithms.diffusion import DiffusionSettings
 from fgl_app.models.devices import check_device, resolve_device
-from fgl_app.plug_in.checks import checked_process, fraction, positive, require_app_extra, require_unet, whole
-from fgl_app.progress import track
-from fgl_app.records import load_state
+from fgl_app.plug_in.checks import (
+    check_fraction,
+    check_integer,
+    check_positive,
+    checked_process,
+    require_app_extra,
+    require_unet,
+)
+from fgl_app.server.correction import Corrector
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
-
-
-class Corrector:
-    """The server's training on the auxiliary set; its optimizer's moments last over corrections.
-
-    Parameters
-    ----------
-    unet_fn : Callable[[], UNet2DModel]
-        Makes the model, on its device; the state that comes gives it its weights.
-    settings : Callable[[int], DiffusionSettings]
-        Those of a correction by its number, from 1.
-    seed : int
-        Seed of order, times and noise.
-    """
-
-    def __init__(
-        self, unet_fn: Callable[[], UNet2DModel], settings: Callable[[int], DiffusionSettings], seed: int
-    ) -> None:
-        self._unet_fn, self._settings, self._seed = unet_fn, settings, seed
-        self._done = 0
-
-    @cached_property
-    def _model(self) -> UNet2DModel:
-        return self._unet_fn()
-
-    @cached_property
-    def _optimizer(self) -> torch.optim.Optimizer:
-        return new_optimizer(self._model)
-
-    def __call__(self, state: State, auxiliary: LabeledLatents) -> State:
-        """Return the state after training on ``auxiliary``; fits ``correct_fn``."""
-        number = self._done + 1
-        load_state(self._model, state)
-        settings = self._settings(number)
-        with track(settings.epochs * len(auxiliary), f"correction {number}", "images") as progress:
-            train_diffusion(
-                self._model,
-                auxiliary,
-                settings,
-                seeded("server", self._seed, self._done),
-                optimizer=self._optimizer,
-                callback=progress.update,
-            )
-        self._done = number
-        corrected: State = self._model.state_dict()
-        return corrected
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the number of corrections and the optimizer's state."""
-        return {"done": self._done, "optimizer": self._optimizer.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state back."""
-        self._done = state_dict["done"]
-        self._optimizer.load_state_dict(state_dict["optimizer"])
 
 
 def correct_with(
@@ -123,10 +69,10 @@ def correct_with(
         When fgl-app is installed without its extra "app".
     """
     require_app_extra("correct_with")
-    whole(0, epochs=epochs, seed=seed)
-    whole(1, batch_size=batch_size)
-    fraction(ema_decay=ema_decay)
-    positive(learning_rate=learning_rate)
+    check_integer(0, epochs=epochs, seed=seed)
+    check_integer(1, batch_size=batch_size)
+    check_fraction(ema_decay=ema_decay)
+    check_positive(learning_rate=learning_rate)
     process = checked_process(prediction_type, noise_schedule)
     check_device(device)
 

@@ -50,7 +50,7 @@ def checked_labels(labels: Tensor, classes: int) -> list[int]:
     return numbers
 
 
-def asked_texts(
+def requested_texts(
     data: PromptData | LabeledImages, kind: Literal["captions", "domains"], template: str
 ) -> Sequence[str] | None:
     """Return what a client's examples have of a kind of texts; None when the template does not ask for it."""
@@ -64,7 +64,7 @@ def asked_texts(
     return list(map(str, texts))
 
 
-def as_seen(data: LabeledImages | LabeledLatents, unet: UNet2DModel) -> LabeledLatents:
+def to_model_input(data: LabeledImages | LabeledLatents, unet: UNet2DModel) -> LabeledLatents:
     """Return examples as the U-Net sees them; raise ValueError when they do not fit it."""
     checked_labels(data.labels, unet.config.num_class_embeds or 2**31)
     if isinstance(data, LabeledImages):

@@ -13,8 +13,8 @@ from fgl_app.algorithms.synthesis import SynthesisSettings
 from fgl_app.algorithms.types import LabeledImages, TextEmbeddings
 from fgl_app.models.devices import check_device
 from fgl_app.models.pipelines import generator_source
-from fgl_app.plug_in.checks import at_least, one_of, require_app_extra, whole
-from fgl_app.synthesis.recipe import Recipe, load_generator
+from fgl_app.plug_in.checks import check_at_least, check_choice, check_integer, require_app_extra
+from fgl_app.synthesis.generator import GeneratorSettings, load_generator
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -25,7 +25,7 @@ class Synthesis:
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : GeneratorSettings
         The generator and its settings.
     image_size, channels : int
         Of the returned images.
@@ -37,7 +37,7 @@ class Synthesis:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: GeneratorSettings,
         image_size: int,
         channels: int,
         class_names: Sequence[str],
@@ -78,15 +78,15 @@ class Synthesis:
         LabeledImages
             uint8, shape (N, channels, image_size, image_size), ordered by prompt.
         """
-        from fgl_app.data.shards import claim_folder, read_shards
-        from fgl_app.synthesis.engine import fill_folder
+        from fgl_app.data.shards import open_or_create_set, read_shards
+        from fgl_app.synthesis.engine import generate_missing_shards
         from fgl_app.synthesis.job import SynthesisJob
 
         job = SynthesisJob(self.recipe, embeddings, self._names(int(embeddings.labels.max()) + 1))
         with ExitStack() as stack:
             place = self.folder or Path(stack.enter_context(TemporaryDirectory(prefix="fgl-"))) / "synthetic"
-            folder = claim_folder(place, job.manifest(self._pipeline))
-            fill_folder(job, folder, self._pipeline)
+            folder = open_or_create_set(place, job.manifest(self._pipeline))
+            generate_missing_shards(job, folder, self._pipeline)
             # The training that follows may need its memory.
             del self._pipeline
             return read_shards(folder, self.image_size, self.channels)
@@ -156,13 +156,15 @@ def synthesize_with(
         When fgl-app is installed without its extra "app".
     """
     require_app_extra("synthesize_with")
-    whole(1, image_size=image_size, images_per_class=images_per_class, steps=steps, batch_size=batch_size)
-    whole(0, seed=seed)
-    at_least(1, guidance=guidance)
-    one_of((1, 3), channels=channels)
+    check_integer(
+        1, image_size=image_size, images_per_class=images_per_class, steps=steps, batch_size=batch_size
+    )
+    check_integer(0, seed=seed)
+    check_at_least(1, guidance=guidance)
+    check_choice((1, 3), channels=channels)
     check_device(device)
     generator_source(generator)
     settings = SynthesisSettings(steps, guidance, batch_size, seed)
-    recipe = Recipe(generator, images_per_class, settings, negative_prompt, device=device)
+    recipe = GeneratorSettings(generator, images_per_class, settings, negative_prompt, device=device)
     place = None if folder is None else Path(folder).expanduser().absolute()
     return Synthesis(recipe, image_size, channels, class_names, place)

@@ -8,25 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fgl_app.algorithms.classification import TrainSettings, train
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.classification import TrainSettings
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages, State
+from fgl_app.messages.records import load_weights
 from fgl_app.models.devices import check_device, resolve_device
-from fgl_app.plug_in.checks import at_least, fraction, one_of, positive, whole
-from fgl_app.progress import track
-from fgl_app.records import load_state
-
-
-def train_aloud(
-    model: nn.Module,
-    data: LabeledImages,
-    settings: TrainSettings,
-    generator: torch.Generator,
-    description: str,
-) -> None:
-    """Train a classifier in place, telling the progress."""
-    with track(settings.epochs * len(data), description, "images") as progress:
-        train(model, data, settings, generator, callback=progress.update)
+from fgl_app.plug_in.checks import check_at_least, check_choice, check_fraction, check_integer, check_positive
+from fgl_app.server.training import train_with_progress
 
 
 class _Scaled(nn.Module):
@@ -83,10 +71,10 @@ class SyntheticTraining:
     def __call__(self, state: State, data: LabeledImages) -> State:
         """Return the state after training on ``data``; fits ``train_fn`` and ``correct_fn``."""
         model = self._model_fn()
-        load_state(model, state)
-        generator = seeded("server", self._seed, self._done)
+        load_weights(model, state)
+        generator = seeded_generator("server", self._seed, self._done)
         scaled = _Scaled(model, self._mean, self._std).to(self._device)
-        train_aloud(scaled, data, self._settings, generator, "training on synthetic images")
+        train_with_progress(scaled, data, self._settings, generator, "training on synthetic images")
         self._done += 1
         return model.state_dict()
 
@@ -152,16 +140,16 @@ def train_on_synthetic(
     ValueError
         When an argument breaks its rule.
     """
-    whole(0, epochs=epochs, seed=seed)
-    whole(1, batch_size=batch_size)
-    fraction(momentum=momentum)
-    at_least(0, weight_decay=weight_decay)
-    positive(learning_rate=learning_rate)
-    one_of(("constant", "one-cycle"), schedule=schedule)
-    one_of(("none", "affine"), augmentation=augmentation)
+    check_integer(0, epochs=epochs, seed=seed)
+    check_integer(1, batch_size=batch_size)
+    check_fraction(momentum=momentum)
+    check_at_least(0, weight_decay=weight_decay)
+    check_positive(learning_rate=learning_rate)
+    check_choice(("constant", "one-cycle"), schedule=schedule)
+    check_choice(("none", "affine"), augmentation=augmentation)
     means, stds = ((each,) if isinstance(each, int | float) else tuple(each) for each in (mean, std))
     for deviation in stds:
-        positive(std=deviation)
+        check_positive(std=deviation)
     check_device(device)
     settings = TrainSettings(
         epochs, batch_size, learning_rate, momentum, weight_decay, augmentation, schedule=schedule

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from fgl_app.files import write_atomically
+from fgl_app.metrics.units import format_bytes, format_duration, format_number, format_percent
 from fgl_app.results.curves import Curve, plot_curves, run_color
 from fgl_app.results.report import data_uri, minute
-from fgl_app.results.runs import HEADLINES, Run
+from fgl_app.results.runs import PRIMARY_METRICS, Run
 from fgl_app.results.tables import NONE, PLACES, counted, text, total_last
-from fgl_app.results.units import human_bytes, human_number, human_percent, human_seconds
 
 _METRICS: tuple[tuple[str, str, Callable[[float], str], Callable[[list[float]], float]], ...] = (
-    ("accuracy", "accuracy", human_percent, max),
-    ("frechet_distance", "Frechet distance", human_number, min),
-    ("label_agreement", "label agreement", human_percent, max),
-    ("downstream_accuracy", "downstream accuracy", human_percent, max),
+    ("accuracy", "accuracy", format_percent, max),
+    ("frechet_distance", "Frechet distance", format_number, min),
+    ("label_agreement", "label agreement", format_percent, max),
+    ("downstream_accuracy", "downstream accuracy", format_percent, max),
 )
 
 
@@ -94,11 +94,11 @@ def _results(runs: Sequence[Run]) -> _Table:
             for key, title, form, best in _METRICS
         ),
         *(
-            _quantity(f"{word} in all", [run.bytes_by_phase(way).get("total") for run in runs], human_bytes)
+            _quantity(f"{word} in all", [run.bytes_by_phase(way).get("total") for run in runs], format_bytes)
             for word, way in (("sent by clients", "uplink"), ("received", "downlink"))
         ),
-        _quantity("as many rounds of FedAvg", [run.fedavg_bytes for run in runs], human_bytes),
-        _quantity("time", [run.seconds.get("total") for run in runs], human_seconds),
+        _quantity("as many rounds of FedAvg", [run.fedavg_bytes for run in runs], format_bytes),
+        _quantity("time", [run.seconds.get("total") for run in runs], format_duration),
         _Row("resumed", [", ".join(f"after round {n}" for n, _ in run.resumed) or NONE for run in runs]),
     ]
     note = ""
@@ -128,11 +128,11 @@ def _quantity(
 
 def _by_phase(what: str, runs: Sequence[Run]) -> _Table:
     if what == "Seconds":
-        return _Table("Seconds by phase", _phase_rows([run.seconds for run in runs], human_seconds))
+        return _Table("Seconds by phase", _phase_rows([run.seconds for run in runs], format_duration))
     rows: list[_Row] = []
     for word, way in (("sent", "uplink"), ("received", "downlink")):
         each = [run.bytes_by_phase(way) for run in runs]
-        rows += [_Row(f"{row.name}, {word}", row.cells) for row in _phase_rows(each, human_bytes)]
+        rows += [_Row(f"{row.name}, {word}", row.cells) for row in _phase_rows(each, format_bytes)]
     return _Table("Bytes by phase", rows)
 
 
@@ -155,7 +155,7 @@ def _differences(runs: Sequence[Run]) -> _Table:
 
 def _pictures(runs: Sequence[Run], labels: Sequence[str]) -> list[dict[str, str]]:
     pictures = []
-    for metric in HEADLINES:
+    for metric in PRIMARY_METRICS:
         by_round = [Curve(label, number, run.curve(metric)) for number, (label, run) in _each(runs, labels)]
         by_bytes = [Curve(label, number, _sent(run, metric)) for number, (label, run) in _each(runs, labels)]
         for axis, curves in (("round", by_round), ("bytes", by_bytes)):

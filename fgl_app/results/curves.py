@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from fgl_app.metrics.units import format_number, format_percent
 from fgl_app.results.style import BLUE, MUTED, ORANGE, PALETTE, picture, scale_bytes, shorten
-from fgl_app.results.units import human_number, human_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _CURVES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "accuracy": ("Accuracy of the global model", human_percent),
-    "frechet_distance": ("Frechet distance of the global model's samples", human_number),
+    "accuracy": ("Accuracy of the global model", format_percent),
+    "frechet_distance": ("Frechet distance of the global model's samples", format_number),
 }
 
 

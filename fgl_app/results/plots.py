@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fgl_app.metrics.units import format_bytes
 from fgl_app.results.style import (
     BLUE,
     FAINT,
@@ -22,7 +23,6 @@ from fgl_app.results.style import (
     scale_bytes,
     shorten,
 )
-from fgl_app.results.units import human_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -211,7 +211,7 @@ def plot_traffic(
     """
     sent = sum(phase["uplink"] for phase in by_phase.values())
     received = sum(phase["downlink"] for phase in by_phase.values())
-    subtitle = f"clients sent {human_bytes(sent)} and received {human_bytes(received)}"
+    subtitle = f"clients sent {format_bytes(sent)} and received {format_bytes(received)}"
     names = [*by_phase, *([beside[0]] if beside else [])]
     with picture(path, TITLE_HEIGHT + 0.75 + 0.6 * len(names), "Bytes by phase", subtitle) as figure:
         axes = figure.subplots()
@@ -238,12 +238,12 @@ def _draw_bytes(axes: Axes, row: int, phase: Mapping[str, int], low: float) -> N
         axes.plot([low, end], [y, y], color=color, linewidth=2.5, solid_capstyle="butt")
         if size:
             axes.plot(end, y, marker, color=color, markersize=7)
-        text = f"{human_bytes(size)} {word}"
+        text = f"{format_bytes(size)} {word}"
         axes.annotate(text, (end, y), (8, 0), textcoords="offset points", va="center", fontsize=9)
 
 
 def _draw_beside(axes: Axes, row: int, size: int, low: float) -> None:
     axes.plot([low, size], [row, row], color=MUTED, linewidth=2.5, solid_capstyle="butt", linestyle=":")
     axes.plot(size, row, "o", color=MUTED, markersize=6)
-    text = f"{human_bytes(size)} each way"
+    text = f"{format_bytes(size)} each way"
     axes.annotate(text, (size, row), (8, 0), textcoords="offset points", va="center", fontsize=9)

@@ -10,12 +10,12 @@ from datetime import datetime
 from pathlib import Path
 
 from fgl_app.files import write_atomically
-from fgl_app.results.runs import HEADLINES, Run
+from fgl_app.metrics.units import format_bytes, format_duration, format_number, format_percent
+from fgl_app.results.runs import PRIMARY_METRICS, Run
 from fgl_app.results.tables import counted, percent, problem_tables, result_tables, total_last
-from fgl_app.results.units import human_bytes, human_number, human_percent, human_seconds
 
 SETUP_PHASE = "setup"
-"""The phase in which clients upload once; its uplink bytes are a headline of the report."""
+"""The phase in which clients upload once; its uplink bytes are a primary_metric of the report."""
 
 # In this order the columns of a wide page come out about even.
 _PICTURES = {
@@ -28,7 +28,7 @@ _PICTURES = {
     "auxiliary_images.png": "Auxiliary images of each class, sampled from the clients' own models",
     "samples_by_round.png": "Samples from the same noise, a row for each round",
 }
-_DRAWN_HERE = {*(f"{name}.png" for name in HEADLINES), "traffic.png"}
+_DRAWN_HERE = {*(f"{name}.png" for name in PRIMARY_METRICS), "traffic.png"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def draw_pictures(run: Run, folder: Path) -> set[str]:
     from fgl_app.results.plots import plot_traffic
 
     drawn = set()
-    for name in HEADLINES:
+    for name in PRIMARY_METRICS:
         if len(points := run.curve(name)) > 1:
             plot_metric(name, points, folder / f"{name}.png")
             drawn.add(f"{name}.png")
@@ -134,12 +134,12 @@ def _headlines(run: Run) -> list[_Number]:
         phases.pop()
     for name, phase in phases:
         if phase in uplink:
-            note = f"{human_bytes(uplink[phase] / clients)} a client" if clients else ""
-            numbers.append(_Number(name, human_bytes(uplink[phase]), note))
+            note = f"{format_bytes(uplink[phase] / clients)} a client" if clients else ""
+            numbers.append(_Number(name, format_bytes(uplink[phase]), note))
     if run.fedavg_bytes and run.strategy != "fedavg":
         numbers.append(_fedavg(run, run.fedavg_bytes, uplink.get("total", 0)))
     if "total" in seconds:
-        numbers.append(_Number("Time", human_seconds(seconds["total"])))
+        numbers.append(_Number("Time", format_duration(seconds["total"])))
     if clients:
         rejected = len(run.summary.get("rejected_uploads", []))
         failed = len(run.summary.get("failures", []))
@@ -153,8 +153,8 @@ def _headlines(run: Run) -> list[_Number]:
 def _fedavg(run: Run, would_send: int, sent: int) -> _Number:
     note = f"in {counted(run.num_rounds, 'round')} of the same model"
     if sent and would_send / sent >= 1.05:
-        note += f", {human_number(would_send / sent)} times as much"
-    return _Number("FedAvg would upload", human_bytes(would_send), note)
+        note += f", {format_number(would_send / sent)} times as much"
+    return _Number("FedAvg would upload", format_bytes(would_send), note)
 
 
 def _qualities(run: Run) -> list[_Number]:
@@ -162,13 +162,13 @@ def _qualities(run: Run) -> list[_Number]:
     if run.results.get("frechet_distance") is None:
         accuracy = run.results.get("accuracy")
         return [_Number("Accuracy", percent(accuracy), note if accuracy is not None else "")]
-    numbers = [_Number("Frechet distance", human_number(run.results["frechet_distance"]), note)]
+    numbers = [_Number("Frechet distance", format_number(run.results["frechet_distance"]), note)]
     for key, name, meaning in (
         ("label_agreement", "Label agreement", "samples that look like their class"),
         ("downstream_accuracy", "Downstream accuracy", "a classifier trained on samples"),
     ):
         if run.results.get(key) is not None:
-            numbers.append(_Number(name, human_percent(run.results[key]), meaning))
+            numbers.append(_Number(name, format_percent(run.results[key]), meaning))
     return numbers
 
 

@@ -145,7 +145,7 @@ class RunDirectory:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def forget_rounds_after(self, last: int) -> None:
+    def drop_rounds_after(self, last: int) -> None:
         """Drop the events of rounds that a resumed run does again, and a line that the end cut short.
 
         Parameters
@@ -184,7 +184,7 @@ class RunDirectory:
             self._phases[name] = self._phases.get(name, 0.0) + seconds
             self.log({"event": "phase", "phase": name, "seconds": round(seconds, 3), **outcome})
 
-    def count_from(self, seconds: Mapping[str, float]) -> None:
+    def resume_clock(self, seconds: Mapping[str, float]) -> None:
         """Begin from the seconds of an earlier part of the run, as :attr:`seconds` gave them."""
         phases = dict(seconds)
         self._start -= phases.pop("total")
@@ -227,7 +227,7 @@ def read_run_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def refuse_if_running(path: Path) -> None:
+def check_not_running(path: Path) -> None:
     """Check that no process is at work in a run's folder.
 
     Raises

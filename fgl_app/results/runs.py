@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from fgl_app.results.run_directory import is_running
 
-HEADLINES = ("frechet_distance", "accuracy")
+PRIMARY_METRICS = ("frechet_distance", "accuracy")
 """The metrics that tell how good a model is; a run has one of them."""
 _BARE = ("classifier", "diffusion")
 
@@ -104,9 +104,9 @@ class Run:
         return self.summary or (self.rounds[-1] if self.rounds else {})
 
     @property
-    def headline(self) -> tuple[str, float] | None:
+    def primary_metric(self) -> tuple[str, float] | None:
         """The metric that tells how good the model is, with its last value."""
-        for name in HEADLINES:
+        for name in PRIMARY_METRICS:
             if self.results.get(name) is not None:
                 return name, float(self.results[name])
         return None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from fgl_app.results.units import human_bytes
+from fgl_app.metrics.units import format_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def scale_bytes(axes: Axes, low: float, high: float) -> None:
             break
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    axes.set_xticks(ticks, [human_bytes(tick).replace(".0", "") for tick in ticks])
+    axes.set_xticks(ticks, [format_bytes(tick).replace(".0", "") for tick in ticks])
     axes.set_xlabel("logarithmic scale")
     axes.minorticks_off()
 

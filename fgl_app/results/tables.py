@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fgl_app.metrics.units import format_bytes, format_duration, format_number, format_percent
 from fgl_app.results.runs import Run
-from fgl_app.results.units import human_bytes, human_number, human_percent, human_seconds
 
 NONE = "—"
 MOST_INCIDENTS = 50
@@ -94,16 +94,16 @@ def _round_table(run: Run) -> Table:
 def _byte_table(run: Run) -> Table:
     uplink, downlink = run.bytes_by_phase("uplink"), run.bytes_by_phase("downlink")
     rows = [
-        (phase, human_bytes(uplink.get(phase, 0)), human_bytes(downlink.get(phase, 0)))
+        (phase, format_bytes(uplink.get(phase, 0)), format_bytes(downlink.get(phase, 0)))
         for phase in total_last([*uplink, *downlink])
     ]
     title, head = "Bytes by phase", ("phase", "sent by clients", "received")
     if run.fedavg_bytes is None or run.strategy == "fedavg":
         return Table(title, head, rows, "numeric")
-    instead = human_bytes(run.fedavg_bytes)
+    instead = format_bytes(run.fedavg_bytes)
     note = (
         f"FedAvg: {counted(run.num_rounds, 'round')} x {counted(run.num_clients, 'client')} x "
-        f"{human_bytes(run.summary['model_bytes'])}, the weights of this run's model as they are serialized "
+        f"{format_bytes(run.summary['model_bytes'])}, the weights of this run's model as they are serialized "
         "here, each way. Calculated, not measured."
     )
     return Table(title, head, [*rows, ("FedAvg instead", instead, instead)], "numeric", note)
@@ -113,7 +113,7 @@ def _second_table(run: Run) -> Table:
     seconds = run.seconds
     total = seconds.get("total", 0)
     rows = [
-        (phase, human_seconds(seconds[phase]), human_percent(seconds[phase] / total) if total else NONE)
+        (phase, format_duration(seconds[phase]), format_percent(seconds[phase] / total) if total else NONE)
         for phase in total_last(list(seconds))
     ]
     return Table("Seconds by phase", ("phase", "time", "share"), rows, "numeric")
@@ -174,12 +174,12 @@ def counted(number: int, what: str) -> str:
 
 def percent(fraction: float | None) -> str:
     """Return a percentage, or a dash for None."""
-    return NONE if fraction is None else human_percent(fraction)
+    return NONE if fraction is None else format_percent(fraction)
 
 
 def distance(value: float | None) -> str:
     """Return a number of three digits, or a dash for None."""
-    return NONE if value is None else human_number(value)
+    return NONE if value is None else format_number(value)
 
 
 def _loss(loss: float | None) -> str:

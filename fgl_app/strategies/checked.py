@@ -11,10 +11,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.records import require_finite, restore_dtypes, site_name
-from fgl_app.strategies.exchange import Incident, TooFewRepliesError, explain, wait_for_nodes
+from fgl_app.messages.records import require_finite, restore_dtypes, site_name
+from fgl_app.messages.uploads import UploadError, check_evaluated, check_trained
+from fgl_app.strategies.exchange import ClientFailure, TooFewRepliesError, explain, wait_for_nodes
 from fgl_app.strategies.state import load_wrapper_state, wrapper_state
-from fgl_app.uploads import UploadError, check_evaluated, check_trained
 
 logger = logging.getLogger("fgl")
 
@@ -42,9 +42,9 @@ class CheckedStrategy(Strategy):
 
     Attributes
     ----------
-    rejected : list[Incident]
+    rejected : list[ClientFailure]
         Replies that broke a rule.
-    failures : list[Incident]
+    failures : list[ClientFailure]
         Replies that were errors, and nodes that did not reply.
     """
 
@@ -52,8 +52,8 @@ class CheckedStrategy(Strategy):
         self.strategy = strategy
         self.min_replies = min_replies
         self.timeout = timeout
-        self.rejected: list[Incident] = []
-        self.failures: list[Incident] = []
+        self.rejected: list[ClientFailure] = []
+        self.failures: list[ClientFailure] = []
         self._sent = ArrayRecord()
         self._expected: dict[str, ArrayRecord] = {}
         self._requests: list[Message] = []
@@ -124,22 +124,22 @@ class CheckedStrategy(Strategy):
         # An error reply about a lost node comes from the SuperLink: only the request knows the node.
         nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in self._requests}
         good: list[Message] = []
-        rejected: list[Incident] = []
-        failures: list[Incident] = []
+        rejected: list[ClientFailure] = []
+        failures: list[ClientFailure] = []
         for reply in replies:
             node = str(nodes.pop(reply.metadata.reply_to_message_id, reply.metadata.src_node_id))
             if reply.has_error():
-                failures.append(Incident.of_error(node, phase, reply))
+                failures.append(ClientFailure.from_error_reply(node, phase, reply))
                 continue
             try:
                 check(reply.content)
                 good.append(reply)
             except UploadError as error:
-                rejected.append(Incident(node, phase, str(error), site_name(reply)))
-        failures += [Incident(str(node), phase, "no reply in time") for node in nodes.values()]
+                rejected.append(ClientFailure(node, phase, str(error), site_name(reply)))
+        failures += [ClientFailure(str(node), phase, "no reply in time") for node in nodes.values()]
         good, odd = _of_one_kind(good)
         reason = "other records or metrics than most replies"
-        rejected += [Incident(str(r.metadata.src_node_id), phase, reason, site_name(r)) for r in odd]
+        rejected += [ClientFailure(str(r.metadata.src_node_id), phase, reason, site_name(r)) for r in odd]
         for incident in failures + rejected:
             logger.warning("%s: %s left out: %s", phase, incident.who, incident.reason)
         self.rejected += rejected

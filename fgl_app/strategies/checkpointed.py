@@ -13,10 +13,10 @@ from flwr.serverapp.strategy import Strategy
 from fgl_app.strategies.setup_round import SetupRoundStrategy
 from fgl_app.strategies.state import (
     Stateful,
-    load_state,
     load_strategy_state,
-    save_state,
+    read_state,
     strategy_state,
+    write_state,
 )
 
 
@@ -78,7 +78,7 @@ class CheckpointedStrategy(Strategy):
         """
         if not self.file.is_file():
             return False
-        state = load_state(self.file)
+        state = read_state(self.file)
         self.rounds_done, self._arrays = state["round"], state["arrays"]
         load_strategy_state(self.strategy, state["strategy"])
         for name, part in self.parts.items():
@@ -133,6 +133,6 @@ class CheckpointedStrategy(Strategy):
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        save_state(state, self.file)
+        write_state(state, self.file)
         if self.on_saved:
             self.on_saved()

@@ -22,7 +22,7 @@ class TooFewRepliesError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Incident:
+class ClientFailure:
     """A node's reply that was of no use.
 
     Parameters
@@ -49,7 +49,7 @@ class Incident:
             object.__setattr__(self, name, "".join(c if c.isprintable() else " " for c in text))
 
     @classmethod
-    def of_error(cls, node: str, phase: str, reply: Message) -> Incident:
+    def from_error_reply(cls, node: str, phase: str, reply: Message) -> ClientFailure:
         """Return the incident of an error reply."""
         return cls(node, phase, reply.error.reason or f"error {reply.error.code}")
 
@@ -110,7 +110,7 @@ def wait_for_nodes(grid: Grid, *, minimum: int, expected: int = 0, timeout: floa
     return nodes
 
 
-def pull_each(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Iterator[tuple[int, Message]]:
+def iter_replies(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Iterator[tuple[int, Message]]:
     """Send messages and yield the replies one at a time, as they come.
 
     Replies are pulled singly, so that the memory in use is that of one reply however many there are.
@@ -148,15 +148,15 @@ def pull_each(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Ite
             time.sleep(POLL_SECONDS)
 
 
-def silent_nodes(
+def unresponsive_nodes(
     phase: str, messages: Sequence[Message], heard: Iterable[int], timeout: float
-) -> list[Incident]:
+) -> list[ClientFailure]:
     """Return an incident for each node that was asked and not heard within ``timeout`` seconds."""
     silent = {message.metadata.dst_node_id for message in messages} - set(heard)
-    return [Incident(str(node), phase, f"no reply within {timeout:g} s") for node in sorted(silent)]
+    return [ClientFailure(str(node), phase, f"no reply within {timeout:g} s") for node in sorted(silent)]
 
 
-def explain(phase: str, good: int, needed: int, incidents: Iterable[Incident]) -> str:
+def explain(phase: str, good: int, needed: int, incidents: Iterable[ClientFailure]) -> str:
     """Return the sentence of a phase that got too few good replies."""
     reasons = "; ".join(f"{i.who}: {i.reason}" for i in incidents) or "no node replied"
     return f"{phase}: {good} good replies, at least {needed} needed ({reasons})"

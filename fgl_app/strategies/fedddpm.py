@@ -20,7 +20,7 @@ from torch import Tensor
 from fgl_app.algorithms.apportion import apportion
 from fgl_app.algorithms.types import State
 from fgl_app.files import write_atomically
-from fgl_app.records import (
+from fgl_app.messages.records import (
     ARRAYS,
     CONFIG,
     arrays_to_state,
@@ -30,8 +30,8 @@ from fgl_app.records import (
     site_name,
     with_state,
 )
+from fgl_app.messages.uploads import check_trained, label_counts, num_examples
 from fgl_app.strategies.setup_round import SetupRoundStrategy
-from fgl_app.uploads import check_trained, label_counts, num_examples
 
 logger = logging.getLogger("fgl")
 

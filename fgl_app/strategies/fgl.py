@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fgl_app.algorithms.embedding import merge_embeddings
 from fgl_app.algorithms.types import State, TextEmbeddings
-from fgl_app.records import (
+from fgl_app.messages.records import (
     CONFIG,
     ENCODER,
     arrays_to_state,
@@ -22,8 +22,8 @@ from fgl_app.records import (
     site_name,
     with_state,
 )
+from fgl_app.messages.uploads import record_to_embeddings
 from fgl_app.strategies.setup_round import SetupRoundStrategy
-from fgl_app.uploads import record_to_embeddings
 
 EMBED = "query.embed"
 """Type of the message that asks a client for its text embeddings."""

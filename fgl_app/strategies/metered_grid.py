@@ -12,9 +12,9 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from fgl_app.messages.records import message_bytes, site_name
 from fgl_app.metrics.traffic import TrafficLedger
-from fgl_app.records import message_bytes, site_name
-from fgl_app.strategies.exchange import pull_each
+from fgl_app.strategies.exchange import iter_replies
 
 TOO_LARGE, UNREADABLE_REPLY = 413, 400
 """Codes of the errors in place of a reply that is too large, or cannot be read."""
@@ -127,7 +127,7 @@ class MeteredGrid(Grid):
         requests = {message.metadata.dst_node_id: message for message in sent}
         with self._waiting():
             # Through this grid's own methods, which count.
-            pulled = pull_each(self, sent, timeout=timeout if timeout is not None else math.inf)
+            pulled = iter_replies(self, sent, timeout=timeout if timeout is not None else math.inf)
             # A map keeps no name for a reply, and so none in memory, while the next one is pulled.
             replies = list(map(partial(self._unless_too_large, requests), pulled))
         # A silent node's request is answered no more, and holds a model.

@@ -11,9 +11,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.records import CONFIG, CONTROL, CONTROL_ROUND, CONTROL_SITES, site_digest, site_name
+from fgl_app.messages.records import CONFIG, CONTROL, CONTROL_ROUND, CONTROL_SITES, site_digest, site_name
+from fgl_app.messages.uploads import num_examples
 from fgl_app.strategies.state import load_strategy_state, strategy_state
-from fgl_app.uploads import num_examples
 
 logger = logging.getLogger("fgl")
 

@@ -11,18 +11,18 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.records import require_finite, site_name
+from fgl_app.messages.records import require_finite, site_name
+from fgl_app.messages.uploads import UploadError
 from fgl_app.strategies.exchange import (
-    Incident,
+    ClientFailure,
     TooFewRepliesError,
     explain,
-    pull_each,
-    silent_nodes,
+    iter_replies,
+    unresponsive_nodes,
     wait_for_nodes,
 )
 from fgl_app.strategies.privacy import refuse_privacy_around
 from fgl_app.strategies.state import load_wrapper_state, wrapper_state
-from fgl_app.uploads import UploadError
 
 logger = logging.getLogger("fgl")
 
@@ -52,9 +52,9 @@ class SetupRoundStrategy(Strategy, ABC):
 
     Attributes
     ----------
-    rejected : list[Incident]
+    rejected : list[ClientFailure]
         Uploads that broke a rule.
-    failures : list[Incident]
+    failures : list[ClientFailure]
         Nodes that replied with an error, or not in time.
     on_collected : Callable[[], None] or None
         Called when the uploads are in and nothing was made of them yet.
@@ -72,8 +72,8 @@ class SetupRoundStrategy(Strategy, ABC):
         self.num_nodes = num_nodes
         self.min_uploads = min_uploads
         self.setup_timeout = setup_timeout
-        self.rejected: list[Incident] = []
-        self.failures: list[Incident] = []
+        self.rejected: list[ClientFailure] = []
+        self.failures: list[ClientFailure] = []
         self.on_collected: Callable[[], None] | None = None
         self._outcome: tuple[ArrayRecord | None, MetricRecord | None] = (None, None)
         self._restored = False
@@ -171,12 +171,12 @@ class SetupRoundStrategy(Strategy, ABC):
         heard: set[int] = set()
         accepted = 0
         # A map keeps no name for a reply, and so none in memory, while the next one is pulled.
-        for node, site in map(self._take, pull_each(grid, requests, timeout=self.setup_timeout)):
+        for node, site in map(self._take, iter_replies(grid, requests, timeout=self.setup_timeout)):
             heard.add(node)
             if site is not None:
                 accepted += 1
                 logger.info("%s: upload %d of %d, from %s", PHASE, accepted, len(requests), site)
-        for incident in silent_nodes(PHASE, requests, heard, self.setup_timeout):
+        for incident in unresponsive_nodes(PHASE, requests, heard, self.setup_timeout):
             self._leave_out(self.failures, incident)
         logger.info("set-up: %d uploads accepted, %d asked", accepted, len(requests))
         if accepted < self.min_uploads:
@@ -187,15 +187,15 @@ class SetupRoundStrategy(Strategy, ABC):
         """Return the node that was asked, and whose upload was accepted, if it was."""
         node, reply = pulled
         if reply.has_error():
-            self._leave_out(self.failures, Incident.of_error(str(node), PHASE, reply))
+            self._leave_out(self.failures, ClientFailure.from_error_reply(str(node), PHASE, reply))
             return node, None
         try:
             self.accept_upload(reply)
         except UploadError as error:
-            self._leave_out(self.rejected, Incident(str(node), PHASE, str(error), site_name(reply)))
+            self._leave_out(self.rejected, ClientFailure(str(node), PHASE, str(error), site_name(reply)))
             return node, None
         return node, site_name(reply)
 
-    def _leave_out(self, incidents: list[Incident], incident: Incident) -> None:
+    def _leave_out(self, incidents: list[ClientFailure], incident: ClientFailure) -> None:
         logger.warning("%s: %s left out: %s", PHASE, incident.who, incident.reason)
         incidents.append(incident)

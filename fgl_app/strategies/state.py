@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from safetensors.torch import save
 
 from fgl_app.files import write_atomically
-from fgl_app.strategies.exchange import Incident
+from fgl_app.strategies.exchange import ClientFailure
 
 _TREE = "tree"
 
@@ -72,8 +72,8 @@ class Wrapper(Protocol):
     """A strategy around another that notes what went wrong with single nodes."""
 
     strategy: Strategy
-    rejected: list[Incident]
-    failures: list[Incident]
+    rejected: list[ClientFailure]
+    failures: list[ClientFailure]
 
 
 def wrapper_state(wrapper: Wrapper) -> dict[str, Any]:
@@ -87,12 +87,12 @@ def wrapper_state(wrapper: Wrapper) -> dict[str, Any]:
 
 def load_wrapper_state(wrapper: Wrapper, state: dict[str, Any]) -> None:
     """Give a wrapper what :func:`wrapper_state` returned."""
-    wrapper.rejected = [Incident(**incident) for incident in state["rejected"]]
-    wrapper.failures = [Incident(**incident) for incident in state["failures"]]
+    wrapper.rejected = [ClientFailure(**incident) for incident in state["rejected"]]
+    wrapper.failures = [ClientFailure(**incident) for incident in state["failures"]]
     load_strategy_state(wrapper.strategy, state["strategy"])
 
 
-def save_state(state: Mapping[str, Any], file: Path) -> None:
+def write_state(state: Mapping[str, Any], file: Path) -> None:
     """Write plain values in one step: a reader finds the old file or the whole new one.
 
     Parameters
@@ -112,8 +112,8 @@ def save_state(state: Mapping[str, Any], file: Path) -> None:
     write_atomically(file, save(arrays, {_TREE: json.dumps(tree)}))
 
 
-def load_state(file: Path) -> dict[str, Any]:
-    """Return what :func:`save_state` wrote, arrays on the CPU.
+def read_state(file: Path) -> dict[str, Any]:
+    """Return what :func:`write_state` wrote, arrays on the CPU.
 
     Raises
     ------

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fgl_app.config import RunConfig
-from fgl_app.data.shards import claim_folder
+from fgl_app.data.shards import open_or_create_set
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.progress import log
-from fgl_app.synthesis.engine import fill_folder
+from fgl_app.synthesis.engine import generate_missing_shards
+from fgl_app.synthesis.generator import generator_settings, load_generator, on_cpu
 from fgl_app.synthesis.job import SynthesisJob, load_embeddings
-from fgl_app.synthesis.recipe import load_generator, on_cpu, recipe_of
 from fgl_app.synthesis.workers import ray_workers
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def synthesize_file(file: Path, out: Path, config: RunConfig) -> Path:
         When the folder cannot be written.
     """
     embeddings, names, encoder = load_embeddings(file)
-    recipe = recipe_of(config)
+    recipe = generator_settings(config)
     if not uses_ray(config):
         pipeline = load_generator(recipe)
         job = SynthesisJob(recipe, embeddings, names)
         folder = _claim(file, out, job, encoder, pipeline)
-        fill_folder(job, folder, pipeline)
+        generate_missing_shards(job, folder, pipeline)
         return folder
     with ray_workers(config) as workers:
         if recipe.dtype == "auto":
@@ -57,7 +57,7 @@ def synthesize_file(file: Path, out: Path, config: RunConfig) -> Path:
         job = SynthesisJob(recipe, embeddings, names)
         # Looked at and let go: the workers load their own.
         folder = _claim(file, out, job, encoder, load_generator(on_cpu(recipe)))
-        fill_folder(job, folder, workers)
+        generate_missing_shards(job, folder, workers)
     return folder
 
 
@@ -68,7 +68,7 @@ def _claim(file: Path, out: Path, job: SynthesisJob, encoder: str, pipeline: Dif
             f"the embeddings in {file} are of text encoder {encoder}, that of generator "
             f"'{job.recipe.generator}' is {own}; give the generator of the run"
         )
-    folder = claim_folder(out, job.manifest(pipeline))
+    folder = open_or_create_set(out, job.manifest(pipeline))
     log.info("%d images in %s", len(job.plan), folder)
     return folder
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from fgl_app.algorithms.synthesis import PlannedImage, Synthesizer
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.data.shards import decode_shard, encode_shard, missing_shards, write_shard
+from fgl_app.metrics.units import format_range
 from fgl_app.progress import log, track
 from fgl_app.results.plots import plot_image_grid
-from fgl_app.results.units import human_range
+from fgl_app.synthesis.generator import make_synthesizer
 from fgl_app.synthesis.job import SynthesisJob
-from fgl_app.synthesis.recipe import make_synthesizer
 from fgl_app.synthesis.workers import Workers, synthesize_on_workers
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ WAITING = 2
 """Shards that may wait to be written while the next is denoised."""
 
 
-def fill_folder(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Workers) -> None:
+def generate_missing_shards(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Workers) -> None:
     """Make what a folder lacks of a job's set.
 
     Parameters
@@ -36,7 +36,7 @@ def fill_folder(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Work
     job : SynthesisJob
         What to make.
     folder : Path
-        As :func:`fgl_app.data.shards.claim_folder` returned it.
+        As :func:`fgl_app.data.shards.open_or_create_set` returned it.
     maker : DiffusionPipeline or Workers
         The generator, to make the images in this process; or Ray's workers.
 
@@ -79,7 +79,7 @@ def fill_folder(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Work
 def _show(job: SynthesisJob, there: Collection[int], newest: bytes, file: Path) -> None:
     """Say how far each class is, and draw the newest shard."""
     counts = job.counts_by_class(there)
-    log.info("%s images of each class so far, some in %s", human_range(counts), file)
+    log.info("%s images of each class so far, some in %s", format_range(counts), file)
     images = decode_shard(newest)
     try:
         plot_image_grid(

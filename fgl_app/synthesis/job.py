@@ -19,15 +19,15 @@ from torch import Tensor
 from fgl_app.algorithms.synthesis import (
     PlannedImage,
     Shard,
-    allot_images,
-    cut_shard,
+    allocate_images,
     plan_images,
+    select_shard,
 )
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.data.shards import SHARD_SIZE
 from fgl_app.files import write_atomically
 from fgl_app.models.fingerprints import pipeline_fingerprint
-from fgl_app.synthesis.recipe import Recipe
+from fgl_app.synthesis.generator import GeneratorSettings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -43,7 +43,7 @@ class SynthesisJob:
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : GeneratorSettings
         Generator, its settings, images of a class, seed.
     embeddings : TextEmbeddings
         Merged uploads.
@@ -51,7 +51,7 @@ class SynthesisJob:
         Name of each class.
     """
 
-    recipe: Recipe
+    recipe: GeneratorSettings
     embeddings: TextEmbeddings
     class_names: tuple[str, ...]
 
@@ -59,7 +59,7 @@ class SynthesisJob:
     def plan(self) -> list[PlannedImage]:
         """All images, in the order of the shards."""
         labels, counts = self.embeddings.labels, self.embeddings.counts
-        return plan_images(labels, allot_images(labels, counts, self.recipe.images_per_class))
+        return plan_images(labels, allocate_images(labels, counts, self.recipe.images_per_class))
 
     @property
     def num_shards(self) -> int:
@@ -72,7 +72,7 @@ class SynthesisJob:
 
     def shard(self, number: int) -> Shard:
         """Return a part of the plan, with its embeddings."""
-        return cut_shard(self.embeddings, self.plan, number, SHARD_SIZE)
+        return select_shard(self.embeddings, self.plan, number, SHARD_SIZE)
 
     def counts_by_class(self, shards: Collection[int]) -> list[int]:
         """Return how many images of each class described some shards have."""

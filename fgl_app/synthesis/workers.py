@@ -16,8 +16,8 @@ from fgl_app.algorithms.synthesis import Shard, Synthesizer
 from fgl_app.config import RunConfig
 from fgl_app.data.shards import encode_shard
 from fgl_app.progress import log
+from fgl_app.synthesis.generator import GeneratorSettings, load_generator, make_synthesizer
 from fgl_app.synthesis.job import SynthesisJob
-from fgl_app.synthesis.recipe import Recipe, load_generator, make_synthesizer
 
 ATTEMPTS = 3
 """How often a shard whose worker died is made anew before the run fails."""
@@ -162,11 +162,11 @@ def synthesize_on_workers(
         yield number, content
 
 
-def _make_shard(recipe: Recipe, shard: Shard, class_names: tuple[str, ...], threads: int) -> bytes:
+def _make_shard(recipe: GeneratorSettings, shard: Shard, class_names: tuple[str, ...], threads: int) -> bytes:
     torch.set_num_threads(threads)
     return encode_shard(_synthesizer(recipe)(shard), shard.images, class_names)
 
 
 @lru_cache(maxsize=1)
-def _synthesizer(recipe: Recipe) -> Synthesizer:
+def _synthesizer(recipe: GeneratorSettings) -> Synthesizer:
     return make_synthesizer(recipe, load_generator(recipe))

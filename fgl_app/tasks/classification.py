@@ -20,7 +20,7 @@ from fgl_app.tasks.task import Evaluation, LocalRound, Task
 class ClassificationTask(Task):
     """Trains the config's classifier by SGD on cross-entropy."""
 
-    headline = "accuracy"
+    primary_metric = "accuracy"
     folder = "classifier"
 
     def new_model(self) -> nn.Module:
@@ -31,14 +31,16 @@ class ClassificationTask(Task):
         self,
         model: nn.Module,
         examples: LabeledImages,
-        this: LocalRound,
+        local_round: LocalRound,
         generator: torch.Generator,
         *,
         callback: Callable[[int], None] | None = None,
         on_gradients: Callable[[nn.Module], None] | None = None,
     ) -> float:
         """Train in place."""
-        settings = client_settings(self.config, epochs=this.epochs, proximal_mu=this.proximal_mu)
+        settings = client_settings(
+            self.config, epochs=local_round.epochs, proximal_mu=local_round.proximal_mu
+        )
         return train(model, examples, settings, generator, callback=callback, on_gradients=on_gradients)
 
     def evaluate(self, model: nn.Module, data: ImageDataset, *, final: bool) -> Evaluation:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from fgl_app.algorithms.classification import evaluate as evaluate_classifier
 from fgl_app.algorithms.classification import train as train_classifier
-from fgl_app.algorithms.diffusion import DiffusionSettings, Process, sample, train_diffusion
+from fgl_app.algorithms.diffusion import DiffusionProcess, DiffusionSettings, sample, train_diffusion
 from fgl_app.algorithms.image_space import ImageSpace
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.images import match_channels, resize_images
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages, LabeledLatents
-from fgl_app.data.sources import match_channels, resize_images
 from fgl_app.data.types import ImageDataset
 from fgl_app.metrics.generated_images import fidelity
 from fgl_app.models.devices import resolve_precision
@@ -33,7 +33,7 @@ from fgl_app.tasks.task import Evaluation, LocalRound, Task
 class DiffusionTask(Task):
     """Trains the config's U-Net, class-conditional or not, in pixels or latents."""
 
-    headline = "frechet_distance"
+    primary_metric = "frechet_distance"
     folder = "diffusion"
     _reference_features: Tensor | None = None
     _reference_split = "training"
@@ -46,9 +46,9 @@ class DiffusionTask(Task):
         return ImageSpace(load_autoencoder(self.config.generator, self.device))
 
     @property
-    def process(self) -> Process:
+    def process(self) -> DiffusionProcess:
         """What is diffused how."""
-        return Process(self.config.prediction_type, self.config.noise_schedule)
+        return DiffusionProcess(self.config.prediction_type, self.config.noise_schedule)
 
     def new_model(self) -> UNet2DModel:
         """Return a U-Net with the seeded initial weights."""
@@ -72,7 +72,7 @@ class DiffusionTask(Task):
         self,
         model: nn.Module,
         examples: LabeledImages,
-        this: LocalRound,
+        local_round: LocalRound,
         generator: torch.Generator,
         *,
         callback: Callable[[int], None] | None = None,
@@ -80,8 +80,8 @@ class DiffusionTask(Task):
     ) -> float:
         """Train in place."""
         assert isinstance(model, UNet2DModel)
-        rate = self.config.learning_rate * self.round_factor(this.number)
-        settings = replace(self.settings(this.epochs, rate), proximal_mu=this.proximal_mu)
+        rate = self.config.learning_rate * self.round_factor(local_round.number)
+        settings = replace(self.settings(local_round.epochs, rate), proximal_mu=local_round.proximal_mu)
         return train_diffusion(
             model, self.encode(examples), settings, generator, callback=callback, on_gradients=on_gradients
         )
@@ -140,8 +140,8 @@ class DiffusionTask(Task):
         """
         assert isinstance(model, UNet2DModel)
         number = self.config.metric_samples
-        labels = torch.arange(number) % len(self.kinds_of_images)
-        noise = [seeded("evaluation", i) for i in range(number)]
+        labels = torch.arange(number) % len(self.label_names)
+        noise = [seeded_generator("evaluation", i) for i in range(number)]
         samples = match_channels(self.space.decode(self.sample(model, labels, noise)), self.channels)
         features, classes = self._features(samples)
         metrics = asdict(fidelity(self._reference(data), features))
@@ -150,13 +150,16 @@ class DiffusionTask(Task):
         if self.config.class_conditional and final:
             classifier = new_classifier(self.config, self.class_names, self.channels).to(self.device)
             train_classifier(
-                classifier, samples, synthetic_settings(self.config), seeded("downstream", self.config.seed)
+                classifier,
+                samples,
+                synthetic_settings(self.config),
+                seeded_generator("downstream", self.config.seed),
             )
             metrics["downstream_accuracy"] = evaluate_classifier(classifier, data.test)[0]
         return Evaluation(metrics, samples)
 
     @property
-    def kinds_of_images(self) -> tuple[str, ...]:
+    def label_names(self) -> tuple[str, ...]:
         """The classes, when the model knows them; else all images are of one kind."""
         return self.class_names if self.config.class_conditional else ("image",)
 
@@ -195,7 +198,7 @@ class DiffusionTask(Task):
             # Precision and recall look at as many as there are samples: of all classes, not the first ones.
             self._reference_split = "training" if len(data.train) else "test"
             whole = data.train if len(data.train) else data.test
-            order = torch.randperm(len(whole), generator=seeded("reference"))
+            order = torch.randperm(len(whole), generator=seeded_generator("reference"))
             self._reference_features = self._features(whole.select(order))[0]
         return self._reference_features
 

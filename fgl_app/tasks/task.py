@@ -46,7 +46,7 @@ class Evaluation:
     samples : LabeledImages or None, default None
         Images it made, if it makes images, from the same noise in every round.
     by_domain : dict[str, float], default {}
-        The headline metric on each domain of the test split, by name.
+        The primary_metric metric on each domain of the test split, by name.
     """
 
     metrics: dict[str, float]
@@ -67,7 +67,7 @@ class Task(ABC):
         Of the data set's images.
     """
 
-    headline: str
+    primary_metric: str
     """The metric that tells how good a model is."""
     folder: str
     """Name of the folder that a trained model is saved to."""
@@ -87,7 +87,7 @@ class Task(ABC):
         self,
         model: nn.Module,
         examples: LabeledImages,
-        this: LocalRound,
+        local_round: LocalRound,
         generator: torch.Generator,
         *,
         callback: Callable[[int], None] | None = None,
@@ -100,7 +100,7 @@ class Task(ABC):
         """Evaluate a model; ``final`` adds what is too dear for every round."""
 
     @property
-    def kinds_of_images(self) -> tuple[str, ...]:
+    def label_names(self) -> tuple[str, ...]:
         """What generated images are told apart by: names for their labels."""
         return self.class_names
 

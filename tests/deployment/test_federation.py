@@ -6,10 +6,10 @@ import subprocess
 
 import pytest
 
-from fgl_app.federation.running import node_statuses
-from fgl_app.federation.setting_up import KEYS_SCRIPT
-from fgl_app.process_family import is_alive
-from fgl_app.processes import free_ports, is_healthy, start
+from fgl_app.federation.lifecycle import node_statuses
+from fgl_app.federation.preparation import KEYS_SCRIPT
+from fgl_app.launch.flower import free_ports, is_healthy, start
+from fgl_app.launch.process_group import is_alive
 from tests.deployment.conftest import LiveFederation
 
 SITE_NAMES = ["site-0", "site-1", "site-2"]
@@ -98,7 +98,7 @@ def try_to_join(federation, home, *options):
     log = home / "supernode.log"
     # Its helper goes on for as long as it is not waited for, so no pipe that the helper holds is read.
     with log.open("w") as file:
-        where = federation.state.surroundings(home)
+        where = federation.state.environment(home)
         process = start(where, "flower-supernode", *arguments, stdout=file.fileno())
     assert process.wait(timeout=120) == 1
     said = log.read_text()

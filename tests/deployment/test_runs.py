@@ -184,10 +184,10 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from fgl_app import preflight
-from fgl_app.console import Mode
-from fgl_app.execution import Place, execute
+from fgl_app.cli.console import Mode
+from fgl_app.cli.execution import RunTarget, execute
 from fgl_app.federation.state import read_federation
-from fgl_app.launch_plan import resolve_config, stage_app
+from fgl_app.launch.plan import resolve_config, stage_app
 
 def app_at(folder):
     stage_app(folder)
@@ -199,7 +199,7 @@ def app_at(folder):
 known = read_federation(Path(sys.argv[1]))
 config = resolve_config([], sys.argv[3:], None, Path.cwd(), datetime.now(UTC), base=known.run_config())
 preflight.check(config, config.num_clients)
-sys.exit(execute(config, Place(home=known.home), Mode.READABLE, app_at))
+sys.exit(execute(config, RunTarget(home=known.home), Mode.READABLE, app_at))
 """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fgl_app.launch_plan import stage_app
+from fgl_app.launch.plan import stage_app
 
 SERVER_APP = """
 import json, os, time
@@ -51,13 +51,13 @@ COMMAND = """
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from fgl_app.execution import Place, execute
-from fgl_app.console import Mode
-from fgl_app.launch_plan import resolve_config
+from fgl_app.cli.execution import RunTarget, execute
+from fgl_app.cli.console import Mode
+from fgl_app.launch.plan import resolve_config
 app, output_dir, behaviour = sys.argv[1:]
 overrides = [f"output-dir={output_dir}", "run-name=it", f"negative-prompt={behaviour}"]
 config = resolve_config((), overrides, 3, Path.cwd(), datetime.now(timezone.utc))
-sys.exit(execute(config, Place(), Mode.READABLE, lambda folder: Path(app)))
+sys.exit(execute(config, RunTarget(), Mode.READABLE, lambda folder: Path(app)))
 """
 
 

@@ -11,8 +11,8 @@ from benchmarks.style_correlation import correlations
 from benchmarks.synthesis import engine, published_loop
 from benchmarks.tables import changed_keys
 from fgl_app.config import parse_config
-from fgl_app.launch_plan import resolve_config
-from fgl_app.synthesis.recipe import load_generator, recipe_of
+from fgl_app.launch.plan import resolve_config
+from fgl_app.synthesis.generator import generator_settings, load_generator
 
 
 def test_the_text_carries_stroke_width_and_slant():
@@ -26,7 +26,7 @@ def test_the_text_carries_stroke_width_and_slant():
 def test_the_loop_and_the_engine_make_as_many_images_of_one_size(tiny_generator, tmp_path):
     values = {"generator": str(tiny_generator), "num-inference-steps": 1, "guidance-scale": 2.0}
     config = parse_config({**values, "images-per-class": 13, "image-size": 16, "device": "cpu"})
-    pipeline = load_generator(recipe_of(config))
+    pipeline = load_generator(generator_settings(config))
     assert published_loop(config, pipeline, 2, tmp_path / "loop") == 26
     assert engine(config, pipeline, 2, tmp_path / "engine") == 26
     pictures = sorted((tmp_path / "loop").rglob("*.png"))

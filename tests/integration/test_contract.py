@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import strategy as flower
 
 from fgl_app.strategies import CheckedStrategy, CheckpointedStrategy, SetupRoundStrategy
-from fgl_app.strategies.state import load_state, save_state
+from fgl_app.strategies.state import read_state, write_state
 from tests.fake_grid import FakeGrid
 
 ROUNDS = 3
@@ -130,8 +130,8 @@ def test_a_state_is_read_back_as_it_was_written(tmp_path):
         "record": ArrayRecord({"w": Array(np.ones(2, np.float32))}),
     }
     file = tmp_path / "state.safetensors"
-    save_state(state, file)
-    back = load_state(file)
+    write_state(state, file)
+    back = read_state(file)
     assert back.keys() == state.keys()
     for name in ("none", "plain", "by", "bytes"):
         assert back[name] == state[name]
@@ -141,8 +141,8 @@ def test_a_state_is_read_back_as_it_was_written(tmp_path):
     assert torch.equal(back["tensor"], state["tensor"])
     assert bits(back["record"]) == bits(state["record"])
     with pytest.raises(TypeError, match="a state holds plain values and arrays, got function"):
-        save_state({"f": run}, file)
-    assert load_state(file).keys() == state.keys(), "a state that cannot be written leaves the old one"
+        write_state({"f": run}, file)
+    assert read_state(file).keys() == state.keys(), "a state that cannot be written leaves the old one"
 
 
 def test_the_callers_config_is_left_alone():

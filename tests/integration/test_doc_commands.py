@@ -19,7 +19,7 @@ from flwr.cli.app import app as flwr_app
 from packaging.requirements import Requirement
 from typer.main import get_command
 
-from fgl_app.cli import app as fgl_app
+from fgl_app.cli.app import app as fgl_app
 from fgl_app.config import config_keys
 from fgl_app.data import sources
 from fgl_app.data.partitions import partition

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fgl_app.algorithms.embedding import encode_texts
+from fgl_app.messages.uploads import record_to_embeddings
 from fgl_app.models.pipelines import Placement, load_text_encoder
-from fgl_app.uploads import record_to_embeddings
 from tests.integration.test_apps import run
 from tests.unit.test_data import STYLES, a_folder_of_styles
 
@@ -76,4 +76,4 @@ def test_an_unreadable_image_is_told_in_the_summary(styles, tmp_path):
     ]
     report = (tmp_path / "run" / "report.html").read_text()
     assert "Skipped images" in report
-    assert "cannot identify image file" in report
+    assert "cannot site_identity image file" in report

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fgl_app.algorithms.embedding import encode_texts
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.synthesis import PlannedImage, Shard, SynthesisSettings, Synthesizer
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.fingerprints import encoder_fingerprint
@@ -73,7 +73,7 @@ def test_a_clients_embedding_gives_the_image_of_its_text(generator, guidance):
         TEXT,
         num_inference_steps=3,
         guidance_scale=guidance,
-        generator=[seeded("image", 5, 0, 0)],
+        generator=[seeded_generator("image", 5, 0, 0)],
         output_type="pt",
         **{name: value for name, value in options.items() if name in takes},
     ).images

@@ -11,9 +11,9 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
+from fgl_app.algorithms.plateau import is_plateau
 from fgl_app.algorithms.scaffold import GradientControl
-from fgl_app.algorithms.slow_learning import is_slow
-from fgl_app.records import arrays_to_state, last_taken, site_record, state_to_arrays
+from fgl_app.messages.records import arrays_to_state, last_accepted_round, site_record, state_to_arrays
 from fgl_app.strategies import CheckedStrategy, FedDDPMStrategy, NoExchangeStrategy, ScaffoldStrategy
 from fgl_app.strategies.exchange import TooFewRepliesError
 from tests.fake_grid import FakeGrid
@@ -138,7 +138,7 @@ def test_a_detector_that_never_fires_leaves_the_inner_strategy():
 def test_the_detector_corrects_once_when_learning_is_slow():
     recorder = Recorder()
     losses = [1.0, 0.5, 0.49, 0.48, 0.47]
-    detector = partial(is_slow, window=1, smoothing=0.0, threshold=0.1)
+    detector = partial(is_plateau, window=1, smoothing=0.0, threshold=0.1)
     strategy = fedddpm(recorder, should_correct_fn=detector)
     run(strategy, {0: site(0, losses=losses), 1: site(1, losses=losses)}, 6)
     # Rounds 2 to 6 are the five losses; the third is the first that fell by less than a tenth.
@@ -248,7 +248,7 @@ def quadratic(number, target, curvature=1.0, *, scaffold=True, bad_rounds=()):
         config = message.content["config"]
         control = None
         if scaffold:
-            own = kept[last_taken(config, str(number))]
+            own = kept[last_accepted_round(config, str(number))]
             control = GradientControl(arrays_to_state(message.content["control"]), own)
         for _ in range(5):
             model.w.grad = (curvature * (model.w - target)).detach()

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from fgl_app.algorithms.embedding import encode_texts
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.synthesis import PlannedImage, Shard, SynthesisSettings, Synthesizer
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.fingerprints import encoder_fingerprint
@@ -67,7 +67,7 @@ def test_client_and_server_together_give_the_image_of_the_text(adapted):
         TEXT,
         num_inference_steps=2,
         guidance_scale=1.0,
-        generator=[seeded("image", 5, 0, 0)],
+        generator=[seeded_generator("image", 5, 0, 0)],
         output_type="pt",
     ).images
     ours = images(generator, lora, lora)

@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 
 import fgl_app.plug_in
 import fgl_app.strategies
-from fgl_app.algorithms.slow_learning import is_slow
+from fgl_app.algorithms.plateau import is_plateau
 from fgl_app.models.unets import build_unet
 from tests.integration.test_plug_in import cnn
 
@@ -45,7 +45,7 @@ def test_the_other_pieces_run(block, tmp_path, monkeypatch, tiny_generator):
         "make_unet": make_unet,
         "Path": Path,
         "partial": partial,
-        "is_slow": is_slow,
+        "is_plateau": is_plateau,
     }
     names["config"] = {"run-folder": str(tmp_path), "image-folder": str(tmp_path / "set"), "resume": True}
     names["MODEL"] = str(tiny_generator)

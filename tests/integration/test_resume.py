@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fgl_app import client_state
+from fgl_app.client import state as client_state
 from fgl_app.config import ConfigError
 from fgl_app.methods import fedddpm as fedddpm_method
 from fgl_app.results.run_directory import RunDirectory, read_run_config
-from fgl_app.strategies.state import save_state
+from fgl_app.strategies.state import write_state
 from fgl_app.synthesis import engine, job
 from tests.integration import test_fedddpm_apps as diffusion
 from tests.integration.test_apps import run, same
@@ -159,11 +159,11 @@ def test_what_was_found_before_the_first_round_ended_is_not_lost(tmp_path, monke
     straight = run(tmp_path, "straight", client_state_dir=str(tmp_path / "a"), **options)
     if moment == "training":
         monkeypatch.setattr(
-            "fgl_app.strategies.checkpointed.save_state",
-            lambda state, file: killed() if state["round"] else save_state(state, file),
+            "fgl_app.strategies.checkpointed.write_state",
+            lambda state, file: killed() if state["round"] else write_state(state, file),
         )
     else:
-        monkeypatch.setattr("fgl_app.methods.session.Session.evaluate", lambda *_: killed())
+        monkeypatch.setattr("fgl_app.server.session.Session.evaluate", lambda *_: killed())
     options["client_state_dir"] = str(tmp_path / "b")
     with pytest.raises(KilledError):
         run(tmp_path, "died", **options)

@@ -6,11 +6,11 @@ from safetensors.torch import load_file
 
 from fgl_app import client_app
 from fgl_app.algorithms.types import LabeledImages
+from fgl_app.client.site import read_site
 from fgl_app.config import ConfigError, parse_config
 from fgl_app.data.partitions import partition
 from fgl_app.data.saving import encode_images, save_images
 from fgl_app.data.sources import config_dataset
-from fgl_app.site import read_site
 from tests.integration import test_fedddpm_apps as diffusion
 from tests.integration.test_apps import run, same
 from tests.integration.test_fedddpm_apps import colours  # noqa: F401 - a fixture

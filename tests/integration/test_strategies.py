@@ -9,8 +9,8 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDic
 from flwr.serverapp.strategy import FedAvg
 
 from fgl_app.algorithms.types import TextEmbeddings
+from fgl_app.messages.records import embeddings_to_record, message_bytes, site_record
 from fgl_app.metrics.traffic import TrafficLedger
-from fgl_app.records import embeddings_to_record, message_bytes, site_record
 from fgl_app.strategies import CheckedStrategy, FGLStrategy
 from fgl_app.strategies.exchange import TooFewRepliesError
 from fgl_app.strategies.metered_grid import MeteredGrid

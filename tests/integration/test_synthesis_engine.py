@@ -20,11 +20,11 @@ from datasets import load_dataset
 from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.config import parse_config
-from fgl_app.data.shards import SHARD_SIZE, claim_folder, missing_shards, read_shards
+from fgl_app.data.shards import SHARD_SIZE, missing_shards, open_or_create_set, read_shards
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.synthesis.command import synthesize_file
+from fgl_app.synthesis.generator import generator_settings, load_generator
 from fgl_app.synthesis.job import SynthesisJob, load_embeddings, save_embeddings
-from fgl_app.synthesis.recipe import load_generator, recipe_of
 from fgl_app.synthesis.workers import Workers, share_out
 
 NAMES = ("zero", "one", "two")
@@ -47,7 +47,7 @@ def values(tiny_generator):
 @pytest.fixture(scope="module")
 def embeddings(values, tmp_path_factory):
     """File of four prompts' embeddings."""
-    pipeline = load_generator(recipe_of(parse_config(values)))
+    pipeline = load_generator(generator_settings(parse_config(values)))
     labels, counts = torch.tensor([0, 1, 2, 2]), torch.tensor([5, 5, 3, 2])
     merged = TextEmbeddings(encode_texts(pipeline, ["a", "b", "c", "d"]), labels, counts)
     file = tmp_path_factory.mktemp("embeddings") / "embeddings.safetensors"
@@ -358,19 +358,19 @@ def test_what_is_no_file_of_embeddings_is_refused(tmp_path):
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="must be new, empty or a synthetic set"):
-        claim_folder(tmp_path, {"format": 1})
+        open_or_create_set(tmp_path, {"format": 1})
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"folder .*/file/set cannot be made: Not a directory"):
-        claim_folder(tmp_path / "file" / "set", {"format": 1})
+        open_or_create_set(tmp_path / "file" / "set", {"format": 1})
 
 
 def test_images_are_counted_by_class(values, embeddings):
     loaded, names, _ = load_embeddings(embeddings)
-    job = SynthesisJob(recipe_of(parse_config(values)), loaded, names)
+    job = SynthesisJob(generator_settings(parse_config(values)), loaded, names)
     # The classes take turns: a shard of 256 has 86, 85 and 85 of them, two have 171, 171 and 170.
     assert job.counts_by_class({0}) == [86, 85, 85]
     assert job.counts_by_class({0, 1}) == [171, 171, 170]
@@ -378,8 +378,8 @@ def test_images_are_counted_by_class(values, embeddings):
 
 
 def test_a_folder_is_claimed_once_for_each_set(tmp_path):
-    first = claim_folder(tmp_path / "set", {"format": 1})
+    first = open_or_create_set(tmp_path / "set", {"format": 1})
     assert json.loads((first / ".manifest.json").read_text()) == {"format": 1}
-    assert claim_folder(tmp_path / "set", {"format": 2}).name == "set-2"
-    assert claim_folder(tmp_path / "set", {"format": 3}).name == "set-3"
-    assert claim_folder(tmp_path / "set", {"format": 2}).name == "set-2"
+    assert open_or_create_set(tmp_path / "set", {"format": 2}).name == "set-2"
+    assert open_or_create_set(tmp_path / "set", {"format": 3}).name == "set-3"
+    assert open_or_create_set(tmp_path / "set", {"format": 2}).name == "set-2"

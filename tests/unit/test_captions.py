@@ -4,7 +4,7 @@ import torch
 import transformers
 
 from fgl_app.algorithms.captions import caption_images, choose_examples
-from fgl_app.client_state import load_captions, save_captions
+from fgl_app.client.state import load_captions, save_captions
 from fgl_app.config import parse_config
 from fgl_app.models.captioners import check_captioner, load_captioner
 

@@ -10,20 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from fgl_app import presets
-from fgl_app.config import ConfigError, config_keys, parse_config
-from fgl_app.console import Display, Line, LogReader, Mode, result_table
-from fgl_app.execution import failure_reason
-from fgl_app.launch_plan import Machine, federation_config, parse_override, resolve_config, stage_app, to_toml
-from fgl_app.launcher import Outcome
+from fgl_app.cli.console import Display, Line, LogReader, Mode, result_table
+from fgl_app.cli.execution import failure_reason
+from fgl_app.config import ConfigError, config_keys, parse_config, presets
+from fgl_app.launch.flower import flower_environment
+from fgl_app.launch.plan import Machine, federation_config, parse_override, resolve_config, stage_app, to_toml
+from fgl_app.launch.runner import RunOutcome
 from fgl_app.preflight import check_generator, check_inputs
-from fgl_app.processes import flower_environment
 from fgl_app.progress import ProgressEvent
 from fgl_app.results.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 21, 10, 15, tzinfo=UTC)
-COMPLETED = Outcome("finished:completed", "")
+COMPLETED = RunOutcome("finished:completed", "")
 
 
 def fgl(*arguments, cwd=None):
@@ -240,7 +239,7 @@ def test_check_goes_on_after_what_is_missing(tmp_path):
 
 def test_help_comes_without_the_heavy_libraries():
     code = (
-        "import sys\nfrom fgl_app import cli\n"
+        "import sys\nfrom fgl_app.cli import app as cli\n"
         "try:\n    cli.app(['run', '--help'])\nexcept SystemExit:\n    pass\n"
         "print(sorted({'torch', 'flwr', 'datasets', 'pydantic', 'ray'} & set(sys.modules)))"
     )
@@ -437,9 +436,9 @@ def test_streaming_shows_all_without_colours_and_quiet_shows_nothing(capsys):
         (COMPLETED, {"status": "failed", "error": "3 of 5 nodes failed"}, "3 of 5 nodes failed"),
         (COMPLETED, {}, "it ended without a summary.json"),
         (COMPLETED, {"status": "running"}, "summary.json has the status 'running'"),
-        (Outcome("finished:failed", "Simulation failed with exception: no"), {}, "no"),
-        (Outcome("finished:failed", "boom"), {"status": "completed"}, "boom"),
-        (Outcome("finished:stopped", ""), {}, "Flower ended it as 'finished:stopped'"),
+        (RunOutcome("finished:failed", "Simulation failed with exception: no"), {}, "no"),
+        (RunOutcome("finished:failed", "boom"), {"status": "completed"}, "boom"),
+        (RunOutcome("finished:stopped", ""), {}, "Flower ended it as 'finished:stopped'"),
     ],
 )
 def test_a_run_completed_only_if_flower_and_the_app_say_so(outcome, summary, reason):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fgl_app.cli_keys import configuration_page
+from fgl_app.cli.config_keys import configuration_page
 from fgl_app.config import ConfigError, RunConfig, config_keys, parse_config
 from fgl_app.config.reference import GROUPS, key_groups
 
@@ -96,11 +96,11 @@ def test_the_template_in_force_depends_on_data_and_prompts():
 
 
 def test_what_runs():
-    assert parse_config({}).what_runs == "fgl"
-    assert parse_config({"method": "classifier", "inner-strategy": "fedprox"}).what_runs == "fedprox"
-    assert parse_config({"method": "fedddpm", "inner-strategy": "fedprox"}).what_runs == "fedddpm"
+    assert parse_config({}).run_label == "fgl"
+    assert parse_config({"method": "classifier", "inner-strategy": "fedprox"}).run_label == "fedprox"
+    assert parse_config({"method": "fedddpm", "inner-strategy": "fedprox"}).run_label == "fedddpm"
     only = parse_config({"method": "fedddpm", "inner-strategy": "auxiliary-only"})
-    assert only.what_runs == "auxiliary-only"
+    assert only.run_label == "auxiliary-only"
 
 
 def test_defaults_follow_the_method_and_given_values_stay():

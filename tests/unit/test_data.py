@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+from fgl_app.algorithms.images import match_channels, resize_images
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.config import parse_config
 from fgl_app.data.partitions import MIN_PARTITION_SIZE, label_counts, load_client_data, partition
 from fgl_app.data.saving import save_images
-from fgl_app.data.sources import config_dataset, load_dataset, match_channels, resize_images
+from fgl_app.data.sources import config_dataset, load_dataset
 
 
 def config(**values):
@@ -234,7 +235,7 @@ def test_an_unreadable_image_is_skipped_and_named(tmp_path, monkeypatch):
     data = config_dataset(styles_config(a_folder_of_styles(tmp_path, broken=True)))
     assert len(data.train) == len(data.train.domains) == 59
     assert [text.partition(":")[0] for text in data.skipped] == ["train 7 seven.png", "test 7 seven.png"]
-    assert "cannot identify image file" in data.skipped[0]
+    assert "cannot site_identity image file" in data.skipped[0]
 
 
 def test_a_subset_of_classes_in_its_own_order(tmp_path, monkeypatch):

@@ -9,20 +9,20 @@ import torch
 from diffusers import UNet2DModel
 
 from fgl_app.algorithms.diffusion import (
+    DiffusionProcess,
     DiffusionSettings,
-    Process,
     new_optimizer,
     noise_prediction_loss,
     sample,
     train_diffusion,
 )
 from fgl_app.algorithms.image_space import ImageSpace
-from fgl_app.algorithms.randomness import seeded
-from fgl_app.algorithms.threads import fitting_threads
+from fgl_app.algorithms.randomness import seeded_generator
+from fgl_app.algorithms.threads import limit_threads
 from fgl_app.algorithms.types import LabeledImages, LabeledLatents
 from fgl_app.models.pipelines import load_autoencoder
 
-PROCESS = Process("v_prediction", "linear")
+PROCESS = DiffusionProcess("v_prediction", "linear")
 SETTINGS = DiffusionSettings(epochs=2, batch_size=8, learning_rate=1e-3, ema_decay=0.9, process=PROCESS)
 
 
@@ -55,15 +55,15 @@ def weights(model):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_loss_falls_on_a_fixed_batch(data, prediction):
-    process = Process(prediction, "cosine")
+    process = DiffusionProcess(prediction, "cosine")
     model = tiny_unet()
 
     def loss():
         with torch.no_grad():
-            return noise_prediction_loss(model, process.scheduler(), data, seeded("fixed")).item()
+            return noise_prediction_loss(model, process.scheduler(), data, seeded_generator("fixed")).item()
 
     before = loss()
-    train_diffusion(model, data, replace(SETTINGS, epochs=40, process=process), seeded("order"))
+    train_diffusion(model, data, replace(SETTINGS, epochs=40, process=process), seeded_generator("order"))
     assert loss() < 0.6 * before
 
 
@@ -71,12 +71,12 @@ def test_the_targets_are_those_of_the_papers(data):
     """A model that returns zero has the mean square of its target as its loss."""
     clean, noise = data.latents, None
     for prediction in ("epsilon", "v_prediction"):
-        process = Process(prediction, "linear")
+        process = DiffusionProcess(prediction, "linear")
         model = tiny_unet()
         for parameter in model.conv_out.parameters():
             torch.nn.init.zeros_(parameter)
-        loss = noise_prediction_loss(model, process.scheduler(), data, seeded("targets")).item()
-        stream = seeded("targets")
+        loss = noise_prediction_loss(model, process.scheduler(), data, seeded_generator("targets")).item()
+        stream = seeded_generator("targets")
         times = torch.randint(1000, (30,), generator=stream)
         noise = torch.randn(clean.shape, generator=stream)
         alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[times].view(-1, 1, 1, 1)
@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_weights_even_with_dropout(data):
     for global_seed in (1, 2):
         model = tiny_unet(dropout=0.5)
         torch.manual_seed(global_seed)
-        loss = train_diffusion(model, data, SETTINGS, seeded("order", 0))
+        loss = train_diffusion(model, data, SETTINGS, seeded_generator("order", 0))
         results.append((loss, weights(model)))
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
@@ -100,9 +100,14 @@ def test_the_same_seed_gives_the_same_weights_even_with_dropout(data):
 def test_no_epochs_or_no_data_leave_the_model_alone(data):
     model = tiny_unet()
     before = weights(model)
-    assert train_diffusion(model, data, replace(SETTINGS, epochs=0, min_steps=50), seeded("x")) == 0.0
     assert (
-        train_diffusion(model, data.select(torch.tensor([], dtype=torch.int64)), SETTINGS, seeded("x")) == 0.0
+        train_diffusion(model, data, replace(SETTINGS, epochs=0, min_steps=50), seeded_generator("x")) == 0.0
+    )
+    assert (
+        train_diffusion(
+            model, data.select(torch.tensor([], dtype=torch.int64)), SETTINGS, seeded_generator("x")
+        )
+        == 0.0
     )
     assert torch.equal(weights(model), before)
 
@@ -117,7 +122,7 @@ def test_small_clients_take_their_minimum_of_steps(data, examples, min_steps, ex
     assert settings.steps(examples) == expected
     batches = []
     few = data.select(torch.arange(examples))
-    train_diffusion(tiny_unet(), few, settings, seeded("x"), callback=batches.append)
+    train_diffusion(tiny_unet(), few, settings, seeded_generator("x"), callback=batches.append)
     assert len(batches) == expected
     assert sum(batches) == examples * expected // math.ceil(examples / 8)
 
@@ -126,8 +131,8 @@ def test_it_ends_with_the_average_of_the_weights(data):
     """The average lags behind the last weights, on the way from the first."""
     moved, averaged = tiny_unet(), tiny_unet()
     before = weights(moved)
-    train_diffusion(moved, data, replace(SETTINGS, ema_decay=0.0), seeded("x"))
-    train_diffusion(averaged, data, SETTINGS, seeded("x"))
+    train_diffusion(moved, data, replace(SETTINGS, ema_decay=0.0), seeded_generator("x"))
+    train_diffusion(averaged, data, SETTINGS, seeded_generator("x"))
     way = (weights(moved) - before).norm()
     assert 0.01 * way < (weights(averaged) - weights(moved)).norm() < 0.5 * way
 
@@ -135,8 +140,8 @@ def test_it_ends_with_the_average_of_the_weights(data):
 def test_the_proximal_term_holds_weights_back(data):
     plain, held = tiny_unet(), tiny_unet()
     before = weights(plain)
-    train_diffusion(plain, data, replace(SETTINGS, epochs=10), seeded("x"))
-    train_diffusion(held, data, replace(SETTINGS, epochs=10, proximal_mu=100.0), seeded("x"))
+    train_diffusion(plain, data, replace(SETTINGS, epochs=10), seeded_generator("x"))
+    train_diffusion(held, data, replace(SETTINGS, epochs=10, proximal_mu=100.0), seeded_generator("x"))
     assert (weights(held) - before).norm() < 0.5 * (weights(plain) - before).norm()
 
 
@@ -146,8 +151,10 @@ def test_an_optimizer_can_go_on(data):
     for lasting in (True, False):
         model = tiny_unet()
         optimizer = new_optimizer(model)
-        train_diffusion(model, data, SETTINGS, seeded("x"), optimizer=optimizer)
-        train_diffusion(model, data, SETTINGS, seeded("y"), optimizer=optimizer if lasting else None)
+        train_diffusion(model, data, SETTINGS, seeded_generator("x"), optimizer=optimizer)
+        train_diffusion(
+            model, data, SETTINGS, seeded_generator("y"), optimizer=optimizer if lasting else None
+        )
         results.append(weights(model))
     assert not torch.equal(*results)
 
@@ -157,7 +164,7 @@ def test_a_sample_is_the_same_in_any_batch(name):
     model, labels = tiny_unet(), torch.tensor([0, 1, 2, 0, 1])
 
     def draw(batch_size):
-        noise = [seeded("image", i) for i in range(5)]
+        noise = [seeded_generator("image", i) for i in range(5)]
         scheduler = PROCESS.sampler(name)
         return sample(model, scheduler, labels, noise, num_inference_steps=4, batch_size=batch_size)
 
@@ -171,8 +178,8 @@ def test_a_sample_is_the_same_in_any_batch(name):
 def test_a_trained_model_draws_the_class_it_is_asked_for(data):
     model = tiny_unet()
     settings = replace(SETTINGS, epochs=150, batch_size=30, learning_rate=5e-3)
-    train_diffusion(model, data, settings, seeded("x"))
-    noise = [seeded("image", i) for i in range(9)]
+    train_diffusion(model, data, settings, seeded_generator("x"))
+    noise = [seeded_generator("image", i) for i in range(9)]
     labels = torch.arange(9) % 3
     drawn = sample(model, PROCESS.sampler("ddim"), labels, noise, num_inference_steps=20, batch_size=9)
     assert torch.equal(drawn.latents.mean((1, 2, 3)).round().long() + 1, labels)
@@ -180,13 +187,13 @@ def test_a_trained_model_draws_the_class_it_is_asked_for(data):
 
 def test_an_unconditional_model_ignores_labels(data):
     model = tiny_unet(classes=None)
-    train_diffusion(model, data, SETTINGS, seeded("x"))
+    train_diffusion(model, data, SETTINGS, seeded_generator("x"))
     draws = [
         sample(
             model,
             PROCESS.sampler("ddim"),
             torch.tensor([label]),
-            [seeded("image", 0)],
+            [seeded_generator("image", 0)],
             num_inference_steps=3,
             batch_size=1,
         ).latents
@@ -207,7 +214,7 @@ def test_a_small_model_trains_with_one_thread(width, within):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with fitting_threads(torch.nn.Linear(width, width)):
+        with limit_threads(torch.nn.Linear(width, width)):
             assert torch.get_num_threads() == within
         assert torch.get_num_threads() == 3
     finally:

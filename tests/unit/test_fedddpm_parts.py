@@ -6,11 +6,11 @@ from diffusers import DDPMPipeline, LDMPipeline
 from torch import nn
 
 from fgl_app.algorithms.apportion import apportion
-from fgl_app.algorithms.diffusion import Process
+from fgl_app.algorithms.diffusion import DiffusionProcess
 from fgl_app.algorithms.image_space import ImageSpace
+from fgl_app.algorithms.plateau import is_plateau, relative_improvement
 from fgl_app.algorithms.scaffold import GradientControl
-from fgl_app.algorithms.slow_learning import is_slow, relative_improvement
-from fgl_app.client_state import (
+from fgl_app.client.state import (
     load_control,
     load_local_model,
     run_folder,
@@ -60,13 +60,13 @@ def test_the_improvement_is_the_smoothed_fall_a_round():
 def test_without_enough_losses_there_is_no_verdict():
     assert relative_improvement([], window=1, smoothing=0.0) is None
     assert relative_improvement([1, 1], window=2, smoothing=0.0) is None
-    assert not is_slow([1, 1], window=2, smoothing=0.0, threshold=1.0)
+    assert not is_plateau([1, 1], window=2, smoothing=0.0, threshold=1.0)
 
 
 def test_slow_is_below_the_threshold():
     losses = [1.0, 0.9, 0.89, 0.885]
-    assert is_slow(losses, window=1, smoothing=0.0, threshold=0.01)
-    assert not is_slow(losses[:2], window=1, smoothing=0.0, threshold=0.01)
+    assert is_plateau(losses, window=1, smoothing=0.0, threshold=0.01)
+    assert not is_plateau(losses[:2], window=1, smoothing=0.0, threshold=0.01)
 
 
 # --- SCAFFOLD's client
@@ -267,7 +267,7 @@ def test_a_size_the_unet_cannot_take_is_refused(name, side):
 def test_a_saved_model_is_a_pipeline(tmp_path, classes, space):
     vae = load_autoencoder("embedded", CPU) if space == "latent" else None
     unet = build_unet("small", channels=4 if vae else 1, side=8, num_classes=classes, seed=0).eval()
-    sampler = Process("v_prediction", "linear").sampler("ddim")
+    sampler = DiffusionProcess("v_prediction", "linear").sampler("ddim")
     save_image_pipeline(unet, ImageSpace(vae), sampler, ["a", "b", "c"], tmp_path)
     side = 32 if vae else 8
     if classes:

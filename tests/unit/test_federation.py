@@ -14,13 +14,13 @@ import torch
 from flwr.common.config import parse_config_args
 
 from fgl_app.algorithms.types import LabeledImages
+from fgl_app.cli.federation import plan, split_arguments
 from fgl_app.config import parse_config
 from fgl_app.data.partitions import label_counts
 from fgl_app.data.saving import encode_images
 from fgl_app.data.sites import load_site_data
-from fgl_app.federation.commands import plan, split_arguments
-from fgl_app.federation.running import take_down
-from fgl_app.federation.setting_up import KEYS_SCRIPT, set_up
+from fgl_app.federation.lifecycle import stop_federation
+from fgl_app.federation.preparation import KEYS_SCRIPT, prepare_federation
 from fgl_app.federation.state import MARK, ProcessRecord, plan_federation, read_federation
 from fgl_app.federation.supernodes import node_config
 
@@ -157,7 +157,7 @@ def federation(tmp_path):
     """A federation with keys and data that never ran; its folder's name has what needs quoting."""
     folder = tmp_path / "it's a folder"
     folder.mkdir()
-    return set_up(plan_federation(folder, 2, IID, insecure=False).save(), lambda _: None)
+    return prepare_federation(plan_federation(folder, 2, IID, insecure=False).save(), lambda _: None)
 
 
 def test_what_is_known_of_a_federation_is_in_its_file(federation):
@@ -184,7 +184,7 @@ def test_flower_finds_the_superlink_by_the_federations_home(federation):
 
 
 def test_without_keys_flower_is_told_so(tmp_path):
-    known = set_up(plan_federation(tmp_path, 2, IID, insecure=True).save(), lambda _: None)
+    known = prepare_federation(plan_federation(tmp_path, 2, IID, insecure=True).save(), lambda _: None)
     connection = tomllib.loads((known.home / "config.toml").read_text())["superlink"]["fgl"]
     assert connection == {"address": known.address, "insecure": True}
     assert not known.keys.exists()
@@ -226,7 +226,7 @@ def test_the_sites_images_are_in_the_columns_that_the_config_names(tmp_path):
         (tmp_path / f"{split}.parquet").write_bytes(content)
     values = {"dataset": str(tmp_path), "image-column": "picture", "label-column": "animal", "image-size": 8}
     config = parse_config({**values, "partitioning": "iid"})
-    known = set_up(plan_federation(tmp_path / "new", 2, config, insecure=True), lambda _: None)
+    known = prepare_federation(plan_federation(tmp_path / "new", 2, config, insecure=True), lambda _: None)
     config = parse_config(known.run_config())
     sites = [str(known.folder / site.data) for site in known.sites]
     parts = [load_site_data(config, site, ("cat", "dog"), 1).train for site in sites]
@@ -242,7 +242,7 @@ def test_what_is_there_stays(federation):
 
     before = content()
     told = []
-    assert set_up(federation, told.append) == federation
+    assert prepare_federation(federation, told.append) == federation
     assert content() == before
     assert told == []
 
@@ -251,7 +251,7 @@ def test_a_site_with_new_keys_is_to_be_registered_again(federation):
     known = federation.with_site("site-0", node_id="1").with_site("site-1", node_id="2").save()
     for name in ("site-1", "site-1.pub"):
         (known.keys / name).unlink()
-    known = set_up(known, lambda _: None)
+    known = prepare_federation(known, lambda _: None)
     assert [site.node_id for site in known.sites] == ["1", ""]
     assert read_federation(known.folder) == known
 
@@ -391,12 +391,12 @@ def test_only_a_federations_own_processes_are_ended(tmp_path, sleeper):
     # The shell of somebody who speaks to this federation, and the process that has a dead one's number.
     shell, reused = sleeper(FLWR_HOME=str(known.home)), sleeper()
     known = known.with_process(record("superlink", ours)).with_process(record("site-0", reused, seconds=-60))
-    known = take_down(known.save())
+    known = stop_federation(known.save())
     assert [ours.wait(5), detached.wait(5)] == [-15, -15]
     assert [shell.poll(), reused.poll()] == [None, None]
     assert known.processes == ()
     assert read_federation(tmp_path) == known
-    assert take_down(known) == known
+    assert stop_federation(known) == known
 
 
 def test_the_status_of_a_federation_that_is_down(federation):

@@ -7,16 +7,16 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from torch import nn
 
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.records import (
+from fgl_app.messages.records import (
     EMBEDDINGS,
     arrays_to_state,
     embeddings_to_record,
-    load_state,
+    load_weights,
     restore_dtypes,
     state_to_arrays,
     with_state,
 )
-from fgl_app.uploads import UploadError, check_trained, record_to_embeddings
+from fgl_app.messages.uploads import UploadError, check_trained, record_to_embeddings
 
 SHAPES = {"prompt_embeds": (4, 2)}
 
@@ -153,12 +153,12 @@ def test_integer_buffers_stay_out_of_averages_and_with_the_model():
     assert "1.num_batches_tracked" not in arrays
     assert "1.running_mean" in arrays
     other = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    load_state(other, arrays_to_state(arrays))
+    load_weights(other, arrays_to_state(arrays))
     assert torch.equal(other[1].running_mean, model[1].running_mean)
     assert other[1].num_batches_tracked == 0
     del arrays["0.weight"]
     with pytest.raises(ValueError, match=r"lacks 1 tensors of the model, first '0.weight'"):
-        load_state(other, arrays_to_state(arrays))
+        load_weights(other, arrays_to_state(arrays))
 
 
 def test_bfloat16_travels_as_float32():

@@ -261,7 +261,7 @@ def test_runs_are_found_in_the_order_in_which_they_began(tmp_path):
 
 def test_a_run_knows_what_ran_before_it_has_a_summary(tmp_path):
     run = RunDirectory.create(tmp_path, "run", {"method": "diffusion", "inner-strategy": "scaffold"})
-    assert (Run.read(run.path).strategy, Run.read(run.path).headline) == ("scaffold", None)
+    assert (Run.read(run.path).strategy, Run.read(run.path).primary_metric) == ("scaffold", None)
 
 
 LISTED = ["completed", "fgl-fedavg", "mine", "10", "2", "accuracy 80.0 %", "4.1 MB", "5.0 MB", "3 min 5 s"]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fgl_app.metrics.units import format_bytes, format_duration
 from fgl_app.results.curves import Curve, plot_corrections, plot_curves, plot_metric
 from fgl_app.results.plots import plot_image_grid, plot_label_distribution, plot_traffic
 from fgl_app.results.run_directory import RunDirectory, versions, write_atomically
-from fgl_app.results.units import human_bytes, human_seconds
 
 DIGITS = [str(digit) for digit in range(10)]
 
@@ -37,7 +37,7 @@ DIGITS = [str(digit) for digit in range(10)]
     ],
 )
 def test_human_bytes(size, text):
-    assert human_bytes(size) == text
+    assert format_bytes(size) == text
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_human_bytes(size, text):
     ],
 )
 def test_human_seconds(seconds, text):
-    assert human_seconds(seconds) == text
+    assert format_duration(seconds) == text
 
 
 # Run directory

@@ -38,7 +38,7 @@ def shown(markdown, page="index.md", url=None):
             "its [card](../fgl_app/assets/digits/README.md)",
             "its card (`fgl_app/assets/digits/README.md`)",
         ),
-        # What nobody has is left for MkDocs to complain of, and code is code.
+        # What nobody has is left for MkDocs to print_error of, and code is code.
         ("index.md", "[n](docs/nothing.md)", "[n](docs/nothing.md)"),
         ("index.md", "```\n[r](docs/results.md)\n```", "```\n[r](docs/results.md)\n```"),
     ],

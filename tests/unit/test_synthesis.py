@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from fgl_app.algorithms.embedding import encode_texts
-from fgl_app.algorithms.randomness import seeded
+from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.synthesis import (
     SynthesisSettings,
     Synthesizer,
-    allot_images,
-    cut_shard,
+    allocate_images,
     plan_images,
+    select_shard,
 )
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.pipelines import Placement, load_pipeline
@@ -36,20 +36,20 @@ def settings(**changes):
 
 def synthesize(pipeline, embeddings, shares, settings, negative=None, callback=None):
     plan = plan_images(embeddings.labels, shares)
-    return Synthesizer(pipeline, settings, negative)(cut_shard(embeddings, plan, 0, len(plan)), callback)
+    return Synthesizer(pipeline, settings, negative)(select_shard(embeddings, plan, 0, len(plan)), callback)
 
 
 def test_shares_add_up_to_the_budget_and_follow_the_counts():
     labels = torch.tensor([0, 1, 1, 1, 2, 2])
     counts = torch.tensor([9, 5, 3, 2, 1, 1])
     # Class 1: quotas 5, 3, 2 of 10. Class 2: 5 each. Class 0: all.
-    assert allot_images(labels, counts, 10).tolist() == [10, 5, 3, 2, 5, 5]
+    assert allocate_images(labels, counts, 10).tolist() == [10, 5, 3, 2, 5, 5]
     # Class 1 of budget 7: quotas 3.5, 2.1, 1.4, so the half wins the seventh. Class 2: the earlier wins.
-    assert allot_images(labels, counts, 7).tolist() == [7, 4, 2, 1, 4, 3]
+    assert allocate_images(labels, counts, 7).tolist() == [7, 4, 2, 1, 4, 3]
 
 
 def test_shares_are_exact_for_huge_counts():
-    shares = allot_images(torch.tensor([0, 0]), torch.tensor([10**9, 10**9 - 1]), 3)
+    shares = allocate_images(torch.tensor([0, 0]), torch.tensor([10**9, 10**9 - 1]), 3)
     assert shares.tolist() == [2, 1]
 
 
@@ -58,13 +58,13 @@ def test_a_plan_has_every_image_once_and_takes_the_classes_in_turn():
     plan = plan_images(labels, shares)
     # Class 0 has prompt 0 three times; class 1 its prompts 1 and 2 in turn; class 2 a single image.
     assert plan == [(0, 0), (1, 0), (3, 0), (0, 1), (2, 0), (0, 2), (1, 1), (2, 1)]
-    seeds = {seeded("image", 7, *image).initial_seed() for image in plan}
+    seeds = {seeded_generator("image", 7, *image).initial_seed() for image in plan}
     assert len(seeds) == int(shares.sum())
 
 
 def test_a_shard_has_its_images_and_their_prompts(embeddings):
     plan = plan_images(embeddings.labels, torch.tensor([2, 3, 1]))
-    shards = [cut_shard(embeddings, plan, number, 4) for number in range(2)]
+    shards = [select_shard(embeddings, plan, number, 4) for number in range(2)]
     assert [image for shard in shards for image in shard.images] == plan
     assert shards[0].images == ((0, 0), (1, 0), (0, 1), (2, 0))
     assert shards[1].images == ((1, 1), (1, 2))
@@ -84,7 +84,7 @@ def test_images_have_the_labels_of_their_prompts(pipeline, embeddings):
 def test_when_memory_runs_out_smaller_batches_go_on(pipeline, embeddings):
     shares = torch.tensor([3, 3, 1])
     plan = plan_images(embeddings.labels, shares)
-    shard = cut_shard(embeddings, plan, 0, len(plan))
+    shard = select_shard(embeddings, plan, 0, len(plan))
     reference = Synthesizer(pipeline, settings(batch_size=2))(shard).images
     tried = []
 
@@ -145,8 +145,8 @@ def test_guidance_uses_the_negative_prompt(pipeline, embeddings):
 
 def test_streams_have_their_own_purpose():
     draws = {
-        torch.rand(1, generator=seeded(*arguments)).item()
+        torch.rand(1, generator=seeded_generator(*arguments)).item()
         for arguments in [("a", 0), ("b", 0), ("a", 1), ("a", 0, 0), ("a", 0, 1)]
     }
     assert len(draws) == 5
-    assert torch.rand(1, generator=seeded("a", 0)).item() in draws
+    assert torch.rand(1, generator=seeded_generator("a", 0)).item() in draws

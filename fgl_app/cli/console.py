@@ -1,0 +1,265 @@
+"""What the user of `fgl run` sees: the log made readable, progress bars, the result."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from fgl_app import progress
+from fgl_app.metrics.units import format_bytes, format_duration, format_number, format_percent
+from fgl_app.progress import ProgressEvent
+
+# Where there is no terminal to redraw, a progress line is printed this seldom.
+PLAIN_INTERVAL = 15.0
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) *: {2,}(.*)")
+_ACTOR = re.compile(r"\(ClientAppActor pid=\d+\) (.*)")
+_PYTHON_WARNING = re.compile(r"\S+:\d+: (\w+Warning): (.*)")
+# The last line of a traceback: a built-in exception, or any other with its module.
+_EXCEPTION = re.compile(r"(?:\w+(?:Error|Exception|Interrupt)|\w+(?:\.\w+)+)(?:: .+)?")
+# True of every run or said again by the lines that follow them.
+_NOISE = (
+    "default simulated SuperNodes changed",
+    "Federated evaluation will be skipped",
+    "Manually terminating ClientAppActor",
+    "Traceback (most recent call last)",
+    "ray::",
+    "Exit Code: ",
+)
+_WRAPPERS = ("ray.exceptions.RayTaskError", "flwr.clientapp.client_app.ClientAppException")
+_MINOR_WARNINGS = ("FutureWarning", "DeprecationWarning", "PendingDeprecationWarning")
+
+
+class Mode(StrEnum):
+    """How much of the log is shown."""
+
+    READABLE = "readable"
+    RAW = "raw"
+    QUIET = "quiet"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line for the user; ``style`` is rich's, empty for ordinary lines."""
+
+    text: str
+    style: str = ""
+
+
+class LogReader:
+    """Picks out of Flower's log what matters: the app's own lines, and all warnings and errors.
+
+    Of a traceback it keeps the exception, once; the whole of it is in the log file.
+    """
+
+    def __init__(self) -> None:
+        self._in_error = False
+        self._last_error = ""
+
+    def read(self, raw: str) -> Line | ProgressEvent | None:
+        """Return what is to be shown for a line of the log.
+
+        Parameters
+        ----------
+        raw : str
+            As ``flwr log`` prints it, without the line end.
+
+        Returns
+        -------
+        Line or ProgressEvent or None
+            None when the line is not for the user.
+        """
+        text = _ANSI.sub("", raw).rstrip()
+        if actor := _ACTOR.fullmatch(text):
+            text = actor[1]
+        if text.startswith(progress.PREFIX):
+            self._in_error = False
+            return progress.parse(text) or _own_line(text.removeprefix(progress.PREFIX))
+        if level := _LEVEL.fullmatch(text):
+            return self._flower_line(level[1], level[2].strip())
+        return self._other_line(text)
+
+    def _flower_line(self, level: str, text: str) -> Line | None:
+        self._in_error = level in ("ERROR", "CRITICAL")
+        if not text or any(noise in text for noise in _NOISE):
+            return None
+        if self._in_error:
+            return self._error(text)
+        return Line(f"warning: {text}", "yellow") if level == "WARNING" else None
+
+    def _other_line(self, text: str) -> Line | None:
+        """Read a line of Ray, of Python's warnings or of a traceback."""
+        if text.startswith("(raylet) "):
+            return Line(f"warning: {text}", "yellow")
+        if warning := _PYTHON_WARNING.fullmatch(text):
+            return None if warning[1] in _MINOR_WARNINGS else Line(f"warning: {warning[2]}", "yellow")
+        if self._in_error and _EXCEPTION.fullmatch(text) and not text.startswith(_WRAPPERS):
+            return self._error(text)
+        return None
+
+    def _error(self, text: str) -> Line | None:
+        if text == self._last_error:
+            return None
+        self._last_error = text
+        return Line(f"error: {text}", "red")
+
+
+def _own_line(text: str) -> Line:
+    if text.startswith("warning: "):
+        return Line(text, "yellow")
+    return Line(text, "red" if text.startswith(("error: ", "critical: ")) else "")
+
+
+class Display:
+    """Shows a run's log as it comes; use it as a context manager.
+
+    Parameters
+    ----------
+    mode : Mode
+        How much is shown.
+    """
+
+    def __init__(self, mode: Mode) -> None:
+        self.mode = mode
+        self.console = Console(highlight=False, emoji=False)
+        self._reader = LogReader()
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+            TextColumn("{task.fields[rest]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._printed: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal and self.mode is Mode.READABLE:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars.live.is_started:
+            self._bars.stop()
+
+    def show(self, raw: str) -> None:
+        """Show a line of the log, if the mode has it shown."""
+        if self.mode is Mode.RAW:
+            self.print(Text.from_ansi(raw))
+        elif self.mode is Mode.READABLE:
+            found = self._reader.read(raw)
+            if isinstance(found, ProgressEvent):
+                self._show_progress(found)
+            elif found:
+                self.print(Text(found.text, style=found.style))
+
+    def announce(self, text: str) -> None:
+        """Print a line of the launcher's own, unless only the result is wanted."""
+        if self.mode is not Mode.QUIET:
+            self.print(text)
+
+    def show_result(self, summary: Mapping[str, Any], folder: Path) -> None:
+        """Print the result, then the paths of the run's folder and of its report."""
+        self.console.print(result_table(summary))
+        for path in (folder, folder / "report.html"):
+            if path.exists():
+                self.print(str(path))
+
+    def print(self, text: str | Text) -> None:
+        """Print a line as it is, however long."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def _show_progress(self, event: ProgressEvent) -> None:
+        if event.finished and event.description in self._tasks:
+            self._bars.remove_task(self._tasks.pop(event.description))
+        if event.finished or not self.console.is_terminal:
+            self._print_progress(event)
+            return
+        if event.description not in self._tasks:
+            self._tasks[event.description] = self._bars.add_task(event.description, unit=event.unit, rest="")
+        self._bars.update(
+            self._tasks[event.description], completed=event.done, total=event.total, rest=_rest(event)
+        )
+
+    def _print_progress(self, event: ProgressEvent) -> None:
+        now = time.monotonic()
+        if (
+            not event.finished
+            and now - self._printed.get(event.description, -PLAIN_INTERVAL) < PLAIN_INTERVAL
+        ):
+            return
+        self._printed[event.description] = now
+        self.print(f"{event.description}  {event.done}/{event.total} {event.unit}  {_rest(event)}")
+
+
+def _rest(event: ProgressEvent) -> str:
+    speed = f"{event.rate:g} {event.unit}/s"
+    if event.seconds is not None:
+        return f"{speed}  in {progress.clock(event.seconds)}"
+    return f"{speed}  {progress.clock(event.seconds_left or 0)} left"
+
+
+def result_table(summary: Mapping[str, Any]) -> Table:
+    """Return a run's main numbers as a table of plain text.
+
+    Parameters
+    ----------
+    summary : Mapping[str, Any]
+        The content of ``summary.json``; what it does not have is left out.
+
+    Returns
+    -------
+    Table
+        A row for each number.
+    """
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, form in (
+        ("strategy", str),
+        ("dataset", str),
+        ("num_clients", str),
+        ("rounds", str),
+        ("accuracy", format_percent),
+        ("frechet_distance", format_number),
+        ("label_agreement", format_percent),
+        ("downstream_accuracy", format_percent),
+        ("uplink_bytes", format_bytes),
+        ("downlink_bytes", format_bytes),
+        ("seconds", format_duration),
+    ):
+        value = summary.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("total")
+        if value is not None:
+            table.add_row(_TITLES.get(key, key), form(value))
+    return table
+
+
+_TITLES = {
+    "num_clients": "clients",
+    "frechet_distance": "Frechet distance",
+    "label_agreement": "label agreement",
+    "downstream_accuracy": "downstream accuracy",
+    "uplink_bytes": "uplink",
+    "downlink_bytes": "downlink",
+    "seconds": "run time",
+}
+
+
+def print_error(text: str, what: str = "Error") -> None:
+    """Print an error, or what there is to say about one, on stderr."""
+    Console(file=sys.stderr, highlight=False, emoji=False).print(
+        Text(f"{what}: {text}", style="red" if what == "Error" else ""), soft_wrap=True
+    )

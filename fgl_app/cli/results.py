@@ -1,0 +1,164 @@
+"""`fgl report` and `fgl list`: looking at what runs left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fgl_app.cli.options import BAD_INPUT
+
+if TYPE_CHECKING:
+    from fgl_app.results.runs import Run
+
+REPORT_HELP = """
+Write the report of a run anew, or one page that compares several runs.
+
+One run: its report.html is written from its files, also while it still runs or after it died. \
+Several: a page with their results, curves, bytes, seconds and what differs in their configs. \
+The path of the page is printed.
+
+[bold]Examples:[/bold]
+
+  fgl report outputs/latest
+
+  fgl report outputs/first outputs/second --out comparison.html
+"""
+COMPARISON = "comparison.html"
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"Where the page goes. \\[default: RUN/report.html; of several runs {COMPARISON}]",
+        ),
+    ] = None,
+) -> None:
+    """Write the page; the help text is REPORT_HELP."""
+    from fgl_app.cli.console import print_error
+    from fgl_app.results.comparison import write_comparison
+    from fgl_app.results.report import write_report
+
+    try:
+        if len(runs) == 1:
+            page = write_report(runs[0].expanduser(), out)
+        else:
+            page = write_comparison(_begun(run.expanduser() for run in runs), out or Path(COMPARISON))
+    except OSError as error:
+        # An error of the system's, rather than one about a run, comes from writing.
+        print_error(f"the page cannot be written: {error.strerror}" if error.errno else str(error))
+        raise typer.Exit(BAD_INPUT) from None
+    print(page.absolute())
+
+
+def _begun(runs: Iterable[Path]) -> list[Path]:
+    """Return the runs that began; a pattern such as outputs/* also names those that were ended before."""
+    from fgl_app.cli.console import print_error
+
+    begun = []
+    for run in runs:
+        if run.is_dir() and not (run / "config.json").exists():
+            print_error(f"{run} is left out: it holds no config.json, so no run began there", what="Note")
+        else:
+            begun.append(run)
+    return begun
+
+
+def list_runs(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="The folder that holds a folder for each run.")
+    ] = Path("outputs"),
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON list, bytes and seconds bare.")
+    ] = False,
+) -> None:
+    """List the runs of a folder, the newest last: also those that failed or did not end."""
+    from fgl_app.cli.console import print_error
+    from fgl_app.results.runs import find_runs
+
+    try:
+        runs = find_runs(folder.expanduser())
+    except OSError as error:
+        print_error(f"the runs in '{folder}' cannot be listed: {error.strerror}")
+        raise typer.Exit(BAD_INPUT) from None
+    if as_json:
+        print(json.dumps([_facts(run) for run in runs], indent=2, ensure_ascii=False))
+    elif runs:
+        _print_table([_facts(run) for run in runs])
+    else:
+        print_error(f"no runs in {folder}", what="Note")
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    metric, value = run.primary_metric or (None, None)
+    return {
+        "name": run.name,
+        "status": run.status,
+        "strategy": run.strategy or None,
+        "dataset": run.dataset or None,
+        "num_clients": run.num_clients or None,
+        "rounds": run.num_rounds,
+        "metric": metric,
+        "value": value,
+        "uplink_bytes": run.bytes_by_phase("uplink").get("total"),
+        "downlink_bytes": run.bytes_by_phase("downlink").get("total"),
+        "seconds": run.seconds.get("total"),
+        "started": run.started.isoformat(timespec="seconds"),
+    }
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from fgl_app.metrics.units import format_bytes, format_duration
+
+    table = Table(box=None, pad_edge=False)
+    columns: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
+        ("run", lambda row: row["name"]),
+        ("status", lambda row: Text(row["status"], style=_STYLES.get(row["status"], ""))),
+        ("strategy", lambda row: row["strategy"]),
+        ("data set", lambda row: row["dataset"]),
+        ("clients", lambda row: row["num_clients"]),
+        ("rounds", lambda row: row["rounds"]),
+        ("result", _result),
+        ("sent", lambda row: _form(row["uplink_bytes"], format_bytes)),
+        ("received", lambda row: _form(row["downlink_bytes"], format_bytes)),
+        ("time", lambda row: _form(row["seconds"], format_duration)),
+    ]
+    for title, _ in columns:
+        numbers = title in ("clients", "rounds", "sent", "received", "time")
+        table.add_column(title, justify="right" if numbers else "left", no_wrap=True)
+    for row in rows:
+        cells = [cell(row) for _, cell in columns]
+        table.add_row(
+            *(cell if isinstance(cell, Text) else Text("—" if cell is None else str(cell)) for cell in cells)
+        )
+    # A line is as long as it has to be: names are there to be copied.
+    Console(highlight=False, emoji=False, width=10_000).print(table)
+
+
+_STYLES = {"completed": "green", "failed": "red", "unfinished": "yellow", "running": "cyan"}
+
+
+def _form(value: float | None, human: Callable[[float], str]) -> str | None:
+    return None if value is None else human(value)
+
+
+def _result(row: dict[str, Any]) -> str | None:
+    from fgl_app.metrics.units import format_number, format_percent
+
+    if row["metric"] is None:
+        return None
+    if row["metric"] == "accuracy":
+        return f"accuracy {format_percent(row['value'])}"
+    return f"Frechet distance {format_number(row['value'])}"

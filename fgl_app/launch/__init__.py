@@ -1,0 +1,1 @@
+"""Starting Flower's own commands for a run, and following it to its end."""

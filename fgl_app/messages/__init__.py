@@ -1,0 +1,1 @@
+"""Flower's messages: encoding, decoding and validation of what server and clients exchange."""
