@@ -1,4 +1,4 @@
-"""The ServerApp: read the config, run the method, save the results."""
+"""The ServerApp: read the config, run the method, write the results."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run what the config asks for; a run that does not produce it ends in an exception."""
+    """Run the method of the config; a run without a result ends in an exception."""
     try:
         config = _named(parse_config(context.run_config))
         preflight.check_inputs(config, config.num_clients)
     except ConfigError as error:
         log.error("%s", error)
         raise
-    # Heavy, and not needed to refuse a bad config.
+    # Heavy imports, not needed to refuse a bad config.
     from fgl_app.methods import run_method
     from fgl_app.server.session import Session
 

@@ -4,13 +4,14 @@ Flower passes run config values through unchecked. :func:`parse_config` is the b
 it can be relied on everywhere else.
 """
 
-from fgl_app.config.choices import BASELINES, BUILTIN_NAMES, NO_DATASET
+from fgl_app.config.choices import BUILTIN_NAMES, NO_DATASET
 from fgl_app.config.keys import RunConfig
+from fgl_app.config.methods import METHODS
 from fgl_app.config.parsing import ConfigError, allowed_values, config_keys, parse_config
 
 __all__ = [
-    "BASELINES",
     "BUILTIN_NAMES",
+    "METHODS",
     "NO_DATASET",
     "ConfigError",
     "RunConfig",

@@ -1,10 +1,16 @@
-"""What choice keys may be, and the defaults that depend on the method."""
+"""The values of keys that are a choice."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-Method = Literal["fgl", "classifier", "fedddpm", "fedddpm-plus", "diffusion"]
+from fgl_app.config.methods import METHODS
+
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[*METHODS]
+
 InnerStrategy = Literal[
     "fedavg", "fedprox", "fedadam", "fedyogi", "scaffold", "centralized", "local-only", "auxiliary-only"
 ]
@@ -22,13 +28,6 @@ GeneratorScheduler = Literal["auto", "dpm++", "ddim", "unipc", "euler", "lcm"]
 Offload = Literal["none", "model", "sequential"]
 Precision = Literal["auto", "no", "fp16", "bf16"]
 
-BASELINES: dict[str, tuple[str, ...]] = {
-    "centralized": ("classifier", "diffusion"),
-    "local-only": ("classifier", "diffusion"),
-    "auxiliary-only": ("fedddpm",),
-}
-"""Inner strategies that are no strategy, and the methods they belong to."""
-
 TRACKERS = ("tensorboard", "wandb")
 """Who can be told a run's numbers."""
 
@@ -40,39 +39,3 @@ BUILTIN_NAMES = (
     *("cnn", "resnet18", "resnet34", "resnet50", "vit-small", "convnext-tiny"),
 )
 """Names of our own that are no folder, whatever lies in the directory."""
-
-METHOD_DEFAULT = {
-    "num_server_rounds": 0,
-    "local_epochs": 0,
-    "batch_size": 0,
-    "learning_rate": 0.0,
-    "server_epochs": -1,
-    "server_learning_rate": 0.0,
-}
-"""The value that stands for the method's own default."""
-
-
-def _each(fgl: float, classifier: float, diffusion: float, fedddpm: float, plus: float) -> dict[str, float]:
-    return dict(
-        zip(
-            ("fgl", "classifier", "diffusion", "fedddpm", "fedddpm-plus"),
-            (fgl, classifier, diffusion, fedddpm, plus),
-            strict=True,
-        )
-    )
-
-
-METHOD_DEFAULTS: dict[str, dict[str, float]] = {
-    "num_server_rounds": _each(1, 10, 8, 9, 9),
-    "local_epochs": _each(5, 5, 2, 2, 2),
-    "batch_size": _each(64, 64, 32, 32, 32),
-    "learning_rate": _each(0.02, 0.02, 0.002, 0.002, 0.002),
-    "server_epochs": _each(0, 0, 0, 3, 20),
-    "server_learning_rate": _each(0.01, 0.01, 0.002, 0.002, 0.002),
-}
-
-
-def describe_method_default(name: str) -> str:
-    """Say what a key's default is for each method."""
-    values = ", ".join(f"{method} {value:g}" for method, value in METHOD_DEFAULTS[name].items())
-    return f"{METHOD_DEFAULT[name]:g}: the method's own ({values})"

@@ -11,7 +11,6 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fgl_app.config.choices import (
-    BASELINES,
     NO_DATASET,
     TRACKERS,
     Augmentation,
@@ -29,8 +28,8 @@ from fgl_app.config.choices import (
     Prompts,
     Sampler,
     UNetName,
-    describe_method_default,
 )
+from fgl_app.config.methods import BASELINES, METHODS, MethodSpec, describe_method_default
 from fgl_app.config.templates import check_template, default_template
 
 
@@ -254,11 +253,11 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         inner = self.inner_strategy
-        needed = BASELINES.get(inner, (self.method,))
-        if self.method not in needed:
+        if inner in BASELINES and inner not in self.spec.baselines:
+            takers = [repr(spec.name) for spec in METHODS.values() if inner in spec.baselines]
             raise ValueError(
-                f"inner-strategy '{inner}' is a reference point and needs method "
-                f"{' or '.join(repr(name) for name in needed)}, got '{self.method}'"
+                f"inner-strategy '{inner}' is a baseline and needs method {' or '.join(takers)}, "
+                f"got '{self.method}'"
             )
         if inner == "scaffold" and self.mixed_precision == "fp16":
             raise ValueError("mixed-precision must not be 'fp16' with inner-strategy 'scaffold'; use 'bf16'")
@@ -301,6 +300,11 @@ class RunConfig(BaseModel):
             raise ValueError("dataset 'none' needs class-subset, the names of all classes, by commas")
 
     @property
+    def spec(self) -> MethodSpec:
+        """The method's entry in the table of methods."""
+        return METHODS[self.method]
+
+    @property
     def clients_own_data(self) -> bool:
         """Whether each client has its data in a place of its own, rather than a part of one data set."""
         return self.partitioning == "sites"
@@ -312,8 +316,8 @@ class RunConfig(BaseModel):
 
     @property
     def run_label(self) -> str:
-        """Short name of what the config runs: the method, or the inner strategy when it stands for it."""
-        if self.method in ("classifier", "diffusion") or self.inner_strategy in BASELINES:
+        """Short name of the run: the method, or the inner strategy when it runs alone."""
+        if not self.spec.setup_message or self.inner_strategy in BASELINES:
             return self.inner_strategy
         return self.method
 
@@ -326,7 +330,7 @@ class RunConfig(BaseModel):
     @property
     def trains_diffusion(self) -> bool:
         """Whether a diffusion model is trained, rather than a classifier."""
-        return self.method in ("fedddpm", "fedddpm-plus", "diffusion")
+        return self.spec.task == "diffusion"
 
     @property
     def template(self) -> str:

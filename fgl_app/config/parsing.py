@@ -9,8 +9,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fgl_app.config.choices import METHOD_DEFAULT, METHOD_DEFAULTS
 from fgl_app.config.keys import RunConfig
+from fgl_app.config.methods import METHOD_DEFAULT
 
 
 class ConfigError(ValueError):
@@ -40,8 +40,8 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
     own = {
-        name: defaults[config.method]
-        for name, defaults in METHOD_DEFAULTS.items()
+        name: value
+        for name, value in config.spec.defaults.items()
         if getattr(config, name) == METHOD_DEFAULT[name]
     }
     return config.model_copy(update=own)

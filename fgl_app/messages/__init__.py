@@ -1,1 +1,1 @@
-"""Flower's messages: encoding, decoding and validation of what server and clients exchange."""
+"""What server and clients exchange: each record's encoder, decoder and rules side by side."""

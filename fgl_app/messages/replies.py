@@ -1,95 +1,121 @@
-"""What a client answers to the requests of the set-up rounds, in this project's app and in others'."""
+"""Replies with metrics: what a client returns after training and after an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+import math
+from collections.abc import Mapping
 
-from flwr.app import ConfigRecord, Message, RecordDict
+import torch
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
 
-from fgl_app.algorithms.embedding import embed_prompts
-from fgl_app.messages.records import (
-    ARRAYS,
-    CONFIG,
-    EMBEDDINGS,
-    ENCODER,
-    METRICS,
-    NUM_EXAMPLES,
-    SITE,
-    embeddings_to_record,
-    metric_record,
-    site_record,
-    state_to_arrays,
-)
-from fgl_app.models.fingerprints import encoder_fingerprint
-
-if TYPE_CHECKING:
-    import torch
-    from diffusers import DiffusionPipeline
-
-    from fgl_app.algorithms.prompts import Prompt
-    from fgl_app.algorithms.types import State
+from fgl_app.algorithms.types import State
+from fgl_app.messages.keys import ARRAYS, LABEL_COUNTS, METRICS, NUM_EXAMPLES, SITE
+from fgl_app.messages.sites import site_record
+from fgl_app.messages.validation import MAX_EXAMPLES, UploadError, check_finite, check_metrics, read_array
+from fgl_app.messages.weights import state_to_arrays
 
 
-def embeddings_reply(
-    message: Message,
-    encoder: DiffusionPipeline,
-    prompts: Sequence[Prompt],
-    *,
-    generator: str,
-    dtype: torch.dtype,
-    site: str,
-    negatives: Mapping[str, str] | None = None,
-) -> Message:
-    """Encode prompts and answer with their embeddings.
-
-    Parameters
-    ----------
-    message : Message
-        The request, of type "query.embed"; may name the server's encoder.
-    encoder : DiffusionPipeline
-        Of :func:`fgl_app.models.pipelines.load_text_encoder`.
-    prompts : Sequence[Prompt]
-        At least one.
-    generator : str
-        Where the encoder comes from, for the message of an error.
-    dtype : torch.dtype
-        Precision of the upload.
-    site : str
-        Who this is.
-    negatives : Mapping[str, str] or None, default None
-        Negative prompt of each domain; None leaves it to the server.
-
-    Returns
-    -------
-    Message
-        The reply, with the embeddings and the site's name.
-
-    Raises
-    ------
-    ValueError
-        When the server named another encoder than this one.
-    """
-    request = message.content.config_records.get(CONFIG, ConfigRecord())
-    theirs, ours = cast(str, request.get(ENCODER, "")), encoder_fingerprint(encoder)
-    if theirs not in ("", ours):
-        raise ValueError(
-            f"this client's text encoder {ours} (generator '{generator}') is not the server's {theirs}; "
-            "both need the same generator, and LoRA weights if any"
-        )
-    embeddings = embed_prompts(encoder, prompts, dtype=dtype, negatives=negatives)
-    content = RecordDict(
-        {
-            EMBEDDINGS: embeddings_to_record(embeddings),
-            METRICS: metric_record({NUM_EXAMPLES: sum(prompt.count for prompt in prompts)}),
-            SITE: site_record(site),
-        }
-    )
-    return Message(content, reply_to=message)
+def metric_record(values: Mapping[str, float | int | list[int]]) -> MetricRecord:
+    """Return a MetricRecord of plain numbers (Flower refuses NumPy scalars)."""
+    return MetricRecord({key: v if isinstance(v, int | list) else float(v) for key, v in values.items()})
 
 
 def trained_content(state: State, metrics: Mapping[str, float | int | list[int]], site: str) -> RecordDict:
-    """Return what a client that has trained sends: weights, metrics with "num-examples", who it is."""
+    """Return the reply of a training round: weights, metrics with "num-examples", the site's name."""
     return RecordDict(
         {ARRAYS: state_to_arrays(state), METRICS: metric_record(metrics), SITE: site_record(site)}
     )
+
+
+def check_trained(content: RecordDict, sent: Mapping[str, ArrayRecord]) -> None:
+    """Validate the reply of a training round against the arrays that were sent.
+
+    Parameters
+    ----------
+    content : RecordDict
+        As many ArrayRecords as were sent, under the same names if there are several, and one MetricRecord
+        with a positive "num-examples".
+    sent : Mapping[str, ArrayRecord]
+        The arrays of the request: names, shapes and dtypes must be the same.
+
+    Raises
+    ------
+    UploadError
+        On other names, shapes or dtypes, NaN or infinity in arrays or metrics, or a weight out of range.
+    """
+    records = content.array_records
+    if len(records) != len(sent) or len(content.metric_records) != 1:
+        raise UploadError(
+            f"a training reply needs {len(sent)} ArrayRecord and one MetricRecord, "
+            f"got {len(records)} and {len(content.metric_records)}"
+        )
+    weight = num_examples(content)
+    if not 0 < weight <= MAX_EXAMPLES:
+        raise UploadError(f"'{NUM_EXAMPLES}' must be in (0, {MAX_EXAMPLES}], got {weight}")
+    check_metrics(content)
+    for name, reference in sent.items():
+        if len(sent) > 1 and name not in records:
+            raise UploadError(f"no ArrayRecord '{name}' in the reply")
+        _check_like(records[name] if len(sent) > 1 else next(iter(records.values())), reference)
+
+
+def evaluated_content(metrics: Mapping[str, float | int], site: str) -> RecordDict:
+    """Return the reply of an evaluation: metrics with "num-examples", the site's name."""
+    return RecordDict({METRICS: metric_record(metrics), SITE: site_record(site)})
+
+
+def check_evaluated(content: RecordDict) -> None:
+    """Validate the reply of an evaluation: one MetricRecord, whose "num-examples" may be 0.
+
+    Raises
+    ------
+    UploadError
+        On no or several MetricRecords, NaN or infinity in metrics, or a weight out of range.
+    """
+    if len(content.metric_records) != 1:
+        raise UploadError(f"an evaluation's reply needs one MetricRecord, got {len(content.metric_records)}")
+    weight = num_examples(content)
+    if not 0 <= weight <= MAX_EXAMPLES:
+        raise UploadError(f"'{NUM_EXAMPLES}' must be in [0, {MAX_EXAMPLES}], got {weight}")
+    check_metrics(content)
+
+
+def num_examples(content: RecordDict) -> float:
+    """Return the number of examples behind a reply; NaN when the reply has none."""
+    for metrics in content.metric_records.values():
+        weight = metrics.get(NUM_EXAMPLES)
+        if isinstance(weight, int | float):
+            return weight
+    return math.nan
+
+
+def label_counts(content: RecordDict, num_classes: int) -> torch.Tensor:
+    """Return the number of examples of each class behind a reply, int64 of shape (num_classes,).
+
+    Raises
+    ------
+    UploadError
+        When the counts are missing, not one for each class, negative, or do not add up to "num-examples".
+    """
+    found = next(iter(content.metric_records.values())).get(LABEL_COUNTS)
+    if not isinstance(found, list) or not all(isinstance(count, int) for count in found):
+        raise UploadError(f"'{LABEL_COUNTS}' must be a list of integers, got {found}")
+    if len(found) != num_classes or min(found) < 0 or sum(found) != num_examples(content):
+        raise UploadError(
+            f"'{LABEL_COUNTS}' must be {num_classes} counts that add up to '{NUM_EXAMPLES}', got {found}"
+        )
+    return torch.tensor(found, dtype=torch.int64)
+
+
+def _check_like(arrays: ArrayRecord, reference: ArrayRecord) -> None:
+    if arrays.keys() != reference.keys():
+        odd = sorted(arrays.keys() ^ reference.keys())[0]
+        raise UploadError(f"array '{odd}' is {'unknown' if odd in arrays else 'missing'}")
+    for name, array in arrays.items():
+        expected = reference[name]
+        if (tuple(array.shape), array.dtype) != (tuple(expected.shape), expected.dtype):
+            raise UploadError(
+                f"array '{name}' must be {expected.dtype} of shape {tuple(expected.shape)}, "
+                f"got {array.dtype} of shape {tuple(array.shape)}"
+            )
+        check_finite(name, read_array(name, array))

@@ -1,7 +1,8 @@
-"""What the ServerApp can run, a module for each kind of method."""
+"""What the ServerApp can run: a module for each method, by its entry in :mod:`fgl_app.config.methods`."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,15 +12,7 @@ if TYPE_CHECKING:
 
 
 def run_method(session: Session) -> nn.Module:
-    """Run what a session's config asks for and return the last global model."""
-    if session.config.method == "fgl":
-        from fgl_app.methods.fgl import run_fgl
-
-        return run_fgl(session)
-    if session.config.method in ("fedddpm", "fedddpm-plus"):
-        from fgl_app.methods.fedddpm import run_fedddpm
-
-        return run_fedddpm(session)
-    from fgl_app.methods.standalone import run_standalone
-
-    return run_standalone(session)
+    """Run the method of a session's config and return the last global model."""
+    module, _, function = session.config.spec.run.partition(":")
+    model: nn.Module = getattr(import_module(module), function)(session)
+    return model

@@ -1,4 +1,4 @@
-"""Two reference points without a strategy: all data in one place, and no exchange at all."""
+"""Two baselines without a strategy: all data in one place, and no exchange at all."""
 
 from __future__ import annotations
 
@@ -12,27 +12,24 @@ from torch import nn
 from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import State
 from fgl_app.data.partitions import partition
-from fgl_app.messages.records import ARRAYS, CONFIG, arrays_to_state, site_name
-from fgl_app.messages.uploads import UploadError, check_trained
+from fgl_app.messages.keys import ARRAYS, CONFIG, EPOCHS, NUM_ROUNDS, SERVER_ROUND
+from fgl_app.messages.replies import check_trained
+from fgl_app.messages.sites import site_name
+from fgl_app.messages.validation import UploadError
+from fgl_app.messages.weights import arrays_to_state
 from fgl_app.progress import log, track
 from fgl_app.server.session import Session
-from fgl_app.strategies.exchange import (
-    ClientFailure,
-    TooFewRepliesError,
-    explain,
-    iter_replies,
-    unresponsive_nodes,
-)
+from fgl_app.strategies.exchange import ClientFailure, iter_replies, too_few_replies, unresponsive_nodes
 from fgl_app.tasks.task import Evaluation, LocalRound
 
 PHASE = "local training"
 
 
 def run_centralized(session: Session) -> nn.Module:
-    """Train on all clients' examples in one place: what skew and federation cost, seen from above."""
+    """Train on all clients' examples in one place, as an upper bound."""
     config, data = session.config, session.dataset
-    everything = np.sort(np.concatenate(partition(config, len(session.nodes))))
-    examples = data.train.select(torch.from_numpy(everything))
+    indices = np.sort(np.concatenate(partition(config, len(session.nodes))))
+    examples = data.train.select(torch.from_numpy(indices))
     model = session.task.new_model()
     for number in range(1, config.num_server_rounds + 1):
         total = config.local_epochs * len(examples)
@@ -41,49 +38,45 @@ def run_centralized(session: Session) -> nn.Module:
             track(total, f"centralized training {number}", "images") as progress,
         ):
             local_round = LocalRound(config.local_epochs, number)
-            # The stream of a first client: with one client, federated training is this to the last bit.
+            # The first client's generator: with one client, federated training gives the same bits.
             generator = seeded_generator("client", config.seed, number, 0)
             session.task.train(model, examples, local_round, generator, callback=progress.update)
-        if number == config.num_server_rounds or number % config.evaluate_every == 0:
-            session.evaluate(number, model)
+        session.evaluator.evaluate_if_due(number, model)
     return model
 
 
 def run_local_only(session: Session) -> nn.Module:
-    """Let each client train alone, for all rounds; report the mean over clients.
-
-    The returned model is the best client's.
-    """
+    """Train each client alone for all rounds; record the mean over clients and return the best model."""
     config, task = session.config, session.task
     states = _train_alone(session)
     results: dict[tuple[str, int], dict[str, float]] = {}
     best = max_quality = None
-    # In the order of sites: that decides between equals, not who replied first.
+    # In the order of sites: of equal models the first wins, whatever the order of the replies.
     for key in sorted(states):
-        model = session.model_of(states.pop(key))
+        model = task.model_with(states.pop(key))
         with session.directory.phase("evaluation"):
             metrics = results[key] = task.evaluate(model, session.dataset, final=True).metrics
         log.info("client %s alone: %s", key[0], task.describe(metrics))
         if max_quality is None or task.quality(metrics) > max_quality:
             best, max_quality = model, task.quality(metrics)
     assert best is not None
-    session.outcome[f"client_{task.primary_metric}"] = {
+    session.state.results[f"client_{task.primary_metric}"] = {
         site: metrics[task.primary_metric] for (site, _), metrics in results.items()
     }
     names = next(iter(results.values()))
     averages = {name: mean(metrics[name] for metrics in results.values()) for name in names}
-    session.log_round(config.num_server_rounds, Evaluation(averages))
+    session.evaluator.record(config.num_server_rounds, Evaluation(averages))
     return best
 
 
 def _train_alone(session: Session) -> dict[tuple[str, int], State]:
     """Return each client's weights after all rounds, by site name and node id."""
-    config = session.config
+    config, state = session.config, session.state
     arrays = session.initial_arrays()
-    told = session.told(
-        {"epochs": config.local_epochs, "server-round": 1, "rounds": config.num_server_rounds}
+    request = session.request_config(
+        {EPOCHS: config.local_epochs, SERVER_ROUND: 1, NUM_ROUNDS: config.num_server_rounds}
     )
-    content = RecordDict({ARRAYS: arrays, CONFIG: told})
+    content = RecordDict({ARRAYS: arrays, CONFIG: request})
     requests = [Message(content, node, MessageType.TRAIN, ttl=config.node_timeout) for node in session.nodes]
     states: dict[tuple[str, int], State] = {}
     heard: set[int] = set()
@@ -91,18 +84,17 @@ def _train_alone(session: Session) -> dict[tuple[str, int], State]:
         for node, reply in iter_replies(session.grid, requests, timeout=config.node_timeout):
             heard.add(node)
             if reply.has_error():
-                session.failures.append(ClientFailure.from_error_reply(str(node), PHASE, reply))
+                state.failures.append(ClientFailure.from_error_reply(str(node), PHASE, reply))
                 continue
             try:
                 check_trained(reply.content, {ARRAYS: arrays})
             except UploadError as error:
-                session.rejected.append(ClientFailure(str(node), PHASE, str(error), site_name(reply)))
+                state.rejected.append(ClientFailure(str(node), PHASE, str(error), site_name(reply)))
                 continue
             received = next(iter(reply.content.array_records.values()))
             states[site_name(reply), node] = arrays_to_state(received)
             log.info("%s: client %d of %d is done", PHASE, len(states), len(requests))
-    session.failures += unresponsive_nodes(PHASE, requests, heard, config.node_timeout)
+    state.failures += unresponsive_nodes(PHASE, requests, heard, config.node_timeout)
     if len(states) < config.min_nodes:
-        incidents = [*session.failures, *session.rejected]
-        raise TooFewRepliesError(explain(PHASE, len(states), config.min_nodes, incidents))
+        raise too_few_replies(PHASE, len(states), config.min_nodes, [*state.failures, *state.rejected])
     return states

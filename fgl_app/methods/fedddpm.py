@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 
@@ -13,34 +12,63 @@ from fgl_app.algorithms.diffusion import DiffusionSettings
 from fgl_app.algorithms.plateau import is_plateau, relative_improvement
 from fgl_app.algorithms.types import LabeledLatents, State
 from fgl_app.data.saving import save_images
-from fgl_app.messages.records import arrays_to_state
 from fgl_app.progress import log, track
 from fgl_app.results.curves import plot_corrections
 from fgl_app.server.auxiliary import sample_shares
 from fgl_app.server.correction import Corrector
+from fgl_app.server.run_state import AUXILIARY
 from fgl_app.server.session import Session
-from fgl_app.server.session_state import AUXILIARY, save_session
 from fgl_app.strategies.fedddpm import FedDDPMStrategy, LocalModel
 from fgl_app.strategies.no_exchange import NoExchangeStrategy
 from fgl_app.strategies.state import read_state, write_state
 from fgl_app.tasks import DiffusionTask
 
+PlateauDetector = Callable[[Sequence[float]], bool]
+
 
 def run_fedddpm(session: Session) -> nn.Module:
-    """Run FedDDPM, FedDDPM+ or the control without rounds, and return the last global model."""
+    """Run FedDDPM, or its control without rounds, and return the last global model."""
+    strategy, corrector = _prepare(session)
+    try:
+        return session.run(strategy, {"correction": corrector})
+    finally:
+        session.state.results["corrections"] = _num_corrections(strategy)
+
+
+def run_fedddpm_plus(session: Session) -> nn.Module:
+    """Run FedDDPM+, which corrects when the loss has reached a plateau, and return the last global model."""
+    config = session.config
+    improvement = partial(
+        relative_improvement, window=config.correction_window, smoothing=config.correction_smoothing
+    )
+    is_due = partial(
+        is_plateau,
+        window=config.correction_window,
+        smoothing=config.correction_smoothing,
+        threshold=config.correction_threshold,
+    )
+    strategy, corrector = _prepare(session, is_due)
+    try:
+        return session.run(strategy, {"correction": corrector})
+    finally:
+        session.state.results["corrections"] = _num_corrections(strategy)
+        _report_decisions(session, strategy, improvement)
+
+
+def _prepare(
+    session: Session, should_correct_fn: PlateauDetector | None = None
+) -> tuple[FedDDPMStrategy[LabeledLatents], Corrector]:
     config, task = session.config, session.task
     assert isinstance(task, DiffusionTask)
-    uploads = ExitStack()
-    kept = session.directory.path / AUXILIARY
+    file = session.directory.path / AUXILIARY
 
     def sample_fn(clients: Iterator[LocalModel]) -> LabeledLatents:
-        uploads.close()
-        if kept.is_file():
-            return LabeledLatents(**read_state(kept))
+        if file.is_file():
+            return LabeledLatents(**read_state(file))
         auxiliary = _sample_auxiliary(session, task, clients)
-        # First who was left out: what is kept is not sampled again.
-        save_session(session)
-        write_state(asdict(auxiliary), kept)
+        # The rejected clients first: a set on disk is not sampled again.
+        session.save_state()
+        write_state(asdict(auxiliary), file)
         return auxiliary
 
     corrector = Corrector(task.new_model, partial(_correction_settings, task), config.seed)
@@ -49,12 +77,12 @@ def run_fedddpm(session: Session) -> nn.Module:
         with session.directory.phase("corrections"):
             return corrector(state, auxiliary)
 
-    checked = session.checked_strategy()
+    has_rounds = config.inner_strategy != "auxiliary-only"
     strategy = FedDDPMStrategy(
-        NoExchangeStrategy() if config.inner_strategy == "auxiliary-only" else checked,
+        session.checked_strategy() if has_rounds else NoExchangeStrategy(),
         sample_fn=sample_fn,
         correct_fn=correct_fn,
-        should_correct_fn=_detector(session) if config.method == "fedddpm-plus" else None,
+        should_correct_fn=should_correct_fn,
         max_corrections=config.max_corrections,
         auxiliary_size=config.auxiliary_size,
         num_classes=len(task.class_names) if config.class_conditional else 0,
@@ -63,23 +91,13 @@ def run_fedddpm(session: Session) -> nn.Module:
         min_uploads=config.min_nodes,
         setup_timeout=config.node_timeout,
     )
-    log.info("%s over %d clients: each trains a model of its own", config.run_label, len(session.nodes))
+    log.info("%s over %d clients: each client trains its own model", config.run_label, len(session.nodes))
     session.plot_partition()
-    try:
-        with uploads:
-            if not session.has_uploads:
-                uploads.enter_context(session.directory.phase("uploads"))
-            arrays = session.run_rounds(strategy, {"correction": corrector})
-    finally:
-        session.note_incidents(
-            [*strategy.rejected, *checked.rejected], [*strategy.failures, *checked.failures]
-        )
-        _tell_decisions(session, strategy)
-    return session.model_of(arrays_to_state(arrays))
+    return strategy, corrector
 
 
 def _sample_auxiliary(session: Session, task: DiffusionTask, clients: Iterator[LocalModel]) -> LabeledLatents:
-    """Sample each client's share, in its own proportions of classes."""
+    """Sample each client's share, in the client's own proportions of classes."""
     model = task.new_model()
     with (
         session.directory.phase("auxiliary set"),
@@ -90,12 +108,12 @@ def _sample_auxiliary(session: Session, task: DiffusionTask, clients: Iterator[L
             model,
             partial(task.sample, model, callback=progress.update),
             seed=session.config.seed,
-            on_rejected=lambda incident: session.note_incidents([incident], []),
+            on_rejected=session.state.rejected.append,
         )
     images = task.space.decode(auxiliary)
     save_images(images, task.label_names, session.directory.path / "auxiliary")
     session.plot_images(images, "auxiliary_images.png", "Auxiliary set")
-    session.outcome |= {"num_auxiliary_images": len(auxiliary), "auxiliary_images": shares}
+    session.state.results |= {"num_auxiliary_images": len(auxiliary), "auxiliary_images": shares}
     return auxiliary
 
 
@@ -104,29 +122,23 @@ def _correction_settings(task: DiffusionTask, number: int) -> DiffusionSettings:
     return task.settings(config.server_epochs, config.server_learning_rate * task.round_factor(number))
 
 
-def _detector(session: Session) -> Callable[[Sequence[float]], bool]:
-    config = session.config
-    return partial(
-        is_plateau,
-        window=config.correction_window,
-        smoothing=config.correction_smoothing,
-        threshold=config.correction_threshold,
-    )
+def _num_corrections(strategy: FedDDPMStrategy[LabeledLatents]) -> int:
+    return sum(decision.corrected for decision in strategy.decisions)
 
 
-def _tell_decisions(session: Session, strategy: FedDDPMStrategy[LabeledLatents]) -> None:
-    """Put what was decided after each round into the events, the summary and, for FedDDPM+, a plot."""
-    config = session.config
+def _report_decisions(
+    session: Session,
+    strategy: FedDDPMStrategy[LabeledLatents],
+    improvement: Callable[[Sequence[float]], float | None],
+) -> None:
+    """Add the decision after each round, with the loss's improvement, to the summary, and plot them."""
     losses: list[float] = []
     rows: list[dict[str, float | int | bool | None]] = []
     for decision in strategy.decisions:
         if decision.loss is not None:
             losses.append(decision.loss)
-        improvement = relative_improvement(
-            losses, window=config.correction_window, smoothing=config.correction_smoothing
-        )
-        rows.append({**decision.to_json(), "improvement": improvement})
-    session.outcome["corrections"] = sum(decision.corrected for decision in strategy.decisions)
-    if config.method == "fedddpm-plus" and losses:
-        session.outcome["decisions"] = rows
-        plot_corrections(rows, config.correction_threshold, session.directory.path / "corrections.png")
+        rows.append({**decision.to_json(), "improvement": improvement(losses)})
+    if losses:
+        session.state.results["decisions"] = rows
+        file = session.directory.path / "corrections.png"
+        plot_corrections(rows, session.config.correction_threshold, file)

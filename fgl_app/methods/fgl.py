@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages, State, TextEmbeddings
 from fgl_app.data.shards import open_or_create_set, read_shards
 from fgl_app.data.vocabulary import load_vocabulary
-from fgl_app.messages.records import arrays_to_state
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.progress import PREFIX, log
 from fgl_app.server.session import Session
@@ -40,17 +38,14 @@ def run_fgl(session: Session) -> nn.Module:
     """Run FGL and return the last global model."""
     config = session.config
     with session.directory.phase("loading the generator"):
-        # Ray's workers have their own; then the server's is for texts alone and leaves them the GPU.
-        recipe = generator_settings(config)
-        pipeline = load_generator(on_cpu(recipe) if uses_ray(config) else recipe)
-        # The server encodes the negative prompt in any case, which tells what a good upload looks like.
+        # Ray's workers load their own generator; the server's encodes texts only and leaves them the GPU.
+        settings = generator_settings(config)
+        pipeline = load_generator(on_cpu(settings) if uses_ray(config) else settings)
+        # The negative prompt is encoded in any case: its shapes are those of a valid upload.
         negative = encode_texts(pipeline, [config.negative_prompt])
 
-    uploads = ExitStack()
-
     def synthesize_fn(embeddings: TextEmbeddings) -> LabeledImages:
-        uploads.close()
-        _plot_holders(session, strategy)
+        _plot_label_counts(session, strategy)
         return _synthesize(session, pipeline, embeddings)
 
     def train_fn(state: State, data: LabeledImages) -> State:
@@ -60,9 +55,8 @@ def run_fgl(session: Session) -> nn.Module:
         return _train(session, state, data, server_settings(config), "fine-tuning on synthetic images")
 
     labels_only = config.prompts == "labels-only"
-    checked = session.checked_strategy()
     strategy = FGLStrategy(
-        checked,
+        session.checked_strategy(),
         synthesize_fn=synthesize_fn,
         train_fn=train_fn,
         correct_fn=correct_fn if config.server_epochs else None,
@@ -80,25 +74,16 @@ def run_fgl(session: Session) -> nn.Module:
         "FGL over %d clients, %s%s",
         len(session.nodes),
         "one-shot" if config.num_server_rounds == 1 else rounds,
-        "; labels only: nobody is asked" if labels_only else ": asking for text embeddings",
+        "; labels only: no upload" if labels_only else ": requesting text embeddings",
     )
-    try:
-        with uploads:
-            if not session.has_uploads:
-                uploads.enter_context(session.directory.phase("uploads"))
-            arrays = session.run_rounds(strategy)
-    finally:
-        session.note_incidents(
-            [*strategy.rejected, *checked.rejected], [*strategy.failures, *checked.failures]
-        )
-    return session.model_of(arrays_to_state(arrays))
+    return session.run(strategy)
 
 
 def _synthesize(session: Session, pipeline: DiffusionPipeline, embeddings: TextEmbeddings) -> LabeledImages:
     config, names = session.config, session.dataset.class_names
     absent = sorted(set(range(len(names))) - set(embeddings.labels.tolist()))
     if absent:
-        log.warning("no client described %s: no images of them", ", ".join(names[i] for i in absent))
+        log.warning("no client described %s: no images of these classes", ", ".join(names[i] for i in absent))
     path = session.directory.path
     save_embeddings(embeddings, names, encoder_fingerprint(pipeline), path / EMBEDDINGS)
     with session.directory.phase("synthesis"):
@@ -112,7 +97,7 @@ def _synthesize(session: Session, pipeline: DiffusionPipeline, embeddings: TextE
     with session.directory.phase("reading images"):
         images = read_shards(path / "synthetic", config.image_size, session.dataset.test.images.shape[1])
     session.plot_images(images, "synthetic_images.png", "Synthetic images")
-    session.outcome |= {"num_prompts": len(embeddings), "num_synthetic_images": len(images)}
+    session.state.results |= {"num_prompts": len(embeddings), "num_synthetic_images": len(images)}
     return images
 
 
@@ -139,9 +124,9 @@ def _synthesize_apart(run: Path) -> None:
 def _train(
     session: Session, state: State, data: LabeledImages, settings: TrainSettings, description: str
 ) -> State:
-    model = session.model_of(state)
-    # Fine-tuning comes once a round; every time its own order and augmentation.
-    generator = seeded_generator("server", session.config.seed, len(session.curve))
+    model = session.task.model_with(state)
+    # Each fine-tuning, one after every round, has its own order and augmentation.
+    generator = seeded_generator("server", session.config.seed, len(session.state.curve))
     with session.directory.phase(description):
         train_with_progress(model, data, settings, generator, description)
     return model.state_dict()
@@ -162,8 +147,8 @@ def _embedding_shapes(session: Session, encoded: Mapping[str, Tensor]) -> dict[s
     return shapes
 
 
-def _plot_holders(session: Session, strategy: FGLStrategy[LabeledImages]) -> None:
-    """Draw who holds which labels, from what the clients themselves uploaded."""
+def _plot_label_counts(session: Session, strategy: FGLStrategy[LabeledImages]) -> None:
+    """Plot the examples of each class that each client reported in its upload."""
     num_classes = len(session.dataset.class_names)
     counts = [
         np.bincount(upload.labels, weights=upload.counts, minlength=num_classes).astype(np.int64)

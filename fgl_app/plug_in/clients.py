@@ -11,19 +11,16 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fgl_app.algorithms.diffusion import DiffusionSettings, train_diffusion
+from fgl_app.algorithms.embedding import embed_prompts
 from fgl_app.algorithms.prompts import write_prompts
 from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages, LabeledLatents
+from fgl_app.algorithms.weights import load_weights
 from fgl_app.client.site import site_identity
-from fgl_app.messages.records import (
-    ARRAYS,
-    EMBEDDING_DTYPES,
-    LABEL_COUNTS,
-    NUM_EXAMPLES,
-    arrays_to_state,
-    load_weights,
-)
-from fgl_app.messages.replies import embeddings_reply, trained_content
+from fgl_app.messages.embeddings import EMBEDDING_DTYPES, check_encoder, embeddings_content
+from fgl_app.messages.keys import ARRAYS, LABEL_COUNTS, NUM_EXAMPLES
+from fgl_app.messages.replies import trained_content
+from fgl_app.messages.weights import arrays_to_state
 from fgl_app.plug_in.checks import (
     check_choice,
     check_fraction,
@@ -93,6 +90,7 @@ def register_fgl(
 
     def embed(message: Message, context: Context) -> Message:
         from fgl_app.models.devices import resolve_device
+        from fgl_app.models.fingerprints import encoder_fingerprint
         from fgl_app.models.pipelines import Placement, load_text_encoder
 
         data = dataset_fn(context)
@@ -104,14 +102,9 @@ def register_fgl(
             domains=requested_texts(data, "domains", prompt_template),
         )
         encoder = load_text_encoder(generator, Placement(resolve_device(device)))
-        return embeddings_reply(
-            message,
-            encoder,
-            prompts,
-            generator=generator,
-            dtype=getattr(torch, embedding_dtype),
-            site=_who(context)[0],
-        )
+        check_encoder(message, encoder_fingerprint(encoder), generator)
+        embeddings = embed_prompts(encoder, prompts, dtype=getattr(torch, embedding_dtype))
+        return Message(embeddings_content(embeddings, _who(context)[0]), reply_to=message)
 
     _register(app, "query", "embed", embed, mods)
 

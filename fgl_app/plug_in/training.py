@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fgl_app.algorithms.classification import TrainSettings
 from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages, State
-from fgl_app.messages.records import load_weights
+from fgl_app.algorithms.weights import load_weights
 from fgl_app.models.devices import check_device, resolve_device
 from fgl_app.plug_in.checks import check_at_least, check_choice, check_fraction, check_integer, check_positive
 from fgl_app.server.training import train_with_progress

@@ -1,4 +1,4 @@
-"""FedDDPM's auxiliary set: each client's share, sampled from the model that it uploaded."""
+"""FedDDPM's auxiliary set: each client's share, sampled from the client's uploaded model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from fgl_app.algorithms.apportion import apportion
 from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledLatents
-from fgl_app.messages.records import load_weights
+from fgl_app.algorithms.weights import load_weights
 from fgl_app.progress import log
 from fgl_app.strategies.exchange import ClientFailure
 from fgl_app.strategies.fedddpm import LocalModel
 
-LARGEST = 1000.0
-"""Images and latents have a scale of 1 here, and a model that draws larger values than this is broken.
+MAX_MAGNITUDE = 1000.0
+"""Images and latents have a scale of 1 here; a model whose samples exceed this value is broken.
 
-With few steps even an untrained one stays within hundreds: 1 / sqrt(alpha-bar_T) is 157 with linear betas.
+With few steps the samples of an untrained model stay within hundreds: 1 / sqrt(alpha-bar_T) is 157 with
+linear betas.
 """
 
 
@@ -30,25 +31,25 @@ def sample_shares(
     seed: int,
     on_rejected: Callable[[ClientFailure], None] | None = None,
 ) -> tuple[LabeledLatents, dict[str, int]]:
-    """Sample each client's share of the auxiliary set, in its own proportions of classes.
+    """Sample each client's share of the auxiliary set, in the client's own proportions of classes.
 
     Parameters
     ----------
     clients : Iterable[LocalModel]
         The uploads.
     model : nn.Module
-        Gets the weights of one after the other.
+        Loaded with the weights of one client after another.
     draw : Callable[[Tensor, Sequence[Generator]], LabeledLatents]
-        Draws a sample of ``model`` for each label (int64, shape (N,)) and noise stream.
+        Draws a sample of ``model`` for each label (int64, shape (N,)) and random generator.
     seed : int
         Seed of the noise.
     on_rejected : Callable[[ClientFailure], None] or None, default None
-        Told of each client whose model draws no images.
+        Called for each client whose model draws no images.
 
     Returns
     -------
     tuple[LabeledLatents, dict[str, int]]
-        The set, client after client, and how many of it are of each site.
+        The set, client after client, and its number of images by site.
 
     Raises
     ------
@@ -63,19 +64,19 @@ def sample_shares(
         load_weights(model, client.state)
         by_class = apportion(client.label_counts.tolist() or [1], client.num_images)
         labels = torch.arange(len(by_class)).repeat_interleave(torch.tensor(by_class))
-        noise = [seeded_generator("auxiliary", seed, number, i) for i in range(len(labels))]
-        samples = draw(labels, noise)
-        if samples.latents.abs().max() < LARGEST:
+        generators = [seeded_generator("auxiliary", seed, number, i) for i in range(len(labels))]
+        samples = draw(labels, generators)
+        if samples.latents.abs().max() < MAX_MAGNITUDE:
             parts.append(samples)
             shares[client.site] = shares.get(client.site, 0) + client.num_images
             continue
-        reason = f"its model draws values beyond {LARGEST:g}, or NaN"
-        incident = ClientFailure(str(client.node), "auxiliary set", reason, client.site)
-        log.warning("auxiliary set: %s left out: %s", incident.who, reason)
+        reason = f"its model draws values beyond {MAX_MAGNITUDE:g}, or NaN"
+        failure = ClientFailure(str(client.node), "auxiliary set", reason, client.site)
+        log.warning("auxiliary set: %s left out: %s", failure.client, reason)
         if on_rejected:
-            on_rejected(incident)
+            on_rejected(failure)
     if not parts:
-        raise ValueError("no client's model draws images: nothing to make the auxiliary set of")
+        raise ValueError("no client's model draws images, so the auxiliary set is empty")
     auxiliary = LabeledLatents(
         torch.cat([part.latents for part in parts]), torch.cat([part.labels for part in parts])
     )

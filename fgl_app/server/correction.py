@@ -11,7 +11,7 @@ import torch
 from fgl_app.algorithms.diffusion import DiffusionSettings, new_optimizer, train_diffusion
 from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledLatents, State
-from fgl_app.messages.records import load_weights
+from fgl_app.algorithms.weights import load_weights
 from fgl_app.progress import track
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Corrector:
-    """The server's training on the auxiliary set; its optimizer's moments last over corrections.
+    """Train on the auxiliary set; the optimizer's moments are kept between corrections.
 
     Parameters
     ----------
     unet_fn : Callable[[], UNet2DModel]
-        Makes the model, on its device; the state that comes gives it its weights.
+        Makes the model, on its device; its weights are loaded from the aggregate.
     settings : Callable[[int], DiffusionSettings]
-        Those of a correction by its number, from 1.
+        Settings of a correction by its number, from 1.
     seed : int
         Seed of order, times and noise.
     """
@@ -68,6 +68,6 @@ class Corrector:
         return {"done": self._done, "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state back."""
+        """Load a state of :meth:`state_dict`."""
         self._done = state_dict["done"]
         self._optimizer.load_state_dict(state_dict["optimizer"])

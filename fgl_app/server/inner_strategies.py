@@ -1,4 +1,4 @@
-"""The strategies of the ordinary rounds, by the names that the config gives them."""
+"""The strategies of the ordinary rounds, by the values of the config key ``inner-strategy``."""
 
 from __future__ import annotations
 
@@ -11,33 +11,32 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi, Strategy
 from fgl_app.config import NO_DATASET, RunConfig
 from fgl_app.strategies.scaffold import ScaffoldStrategy
 
-Average = Callable[[list[RecordDict], str], MetricRecord]
+AggregateMetrics = Callable[[list[RecordDict], str], MetricRecord]
 
 
-def inner_strategy(config: RunConfig, average: Average) -> Strategy:
-    """Return the Flower strategy that the config names, asking every node in each round.
+def inner_strategy(config: RunConfig, aggregate_sites: AggregateMetrics) -> Strategy:
+    """Return the config's Flower strategy, with every node in each round.
 
     Parameters
     ----------
     config : RunConfig
         The validated config.
-    average : Average
-        Puts the sites' evaluations together, where the server has no test set of its own.
+    aggregate_sites : Callable[[list[RecordDict], str], MetricRecord]
+        Aggregates the sites' evaluations, used when the server has no test set.
     """
-    # A node that is lost must not leave the run waiting for it, so no more nodes than needed.
-    sampling: dict[str, Any] = {
+    # The minimum, not the number of clients: a lost node must not keep the run waiting.
+    options: dict[str, Any] = {
         "min_train_nodes": config.min_nodes,
         "min_available_nodes": config.min_nodes,
         "min_evaluate_nodes": config.min_nodes,
         "fraction_evaluate": 1.0 if config.dataset == NO_DATASET else 0.0,
-        "evaluate_metrics_aggr_fn": average,
+        "evaluate_metrics_aggr_fn": aggregate_sites,
     }
-    if config.inner_strategy == "fedprox":
-        return FedProx(**sampling, proximal_mu=config.proximal_mu)
-    if config.inner_strategy == "fedadam":
-        return FedAdam(**sampling, eta=config.fedopt_learning_rate)
-    if config.inner_strategy == "fedyogi":
-        return FedYogi(**sampling, eta=config.fedopt_learning_rate)
-    if config.inner_strategy == "scaffold":
-        return ScaffoldStrategy(FedAvg(**sampling))
-    return FedAvg(**sampling)
+    strategies: dict[str, Callable[[], Strategy]] = {
+        "fedprox": lambda: FedProx(**options, proximal_mu=config.proximal_mu),
+        "fedadam": lambda: FedAdam(**options, eta=config.fedopt_learning_rate),
+        "fedyogi": lambda: FedYogi(**options, eta=config.fedopt_learning_rate),
+        "scaffold": lambda: ScaffoldStrategy(FedAvg(**options)),
+    }
+    # A baseline in place of a strategy, such as "auxiliary-only", needs none of these.
+    return strategies.get(config.inner_strategy, lambda: FedAvg(**options))()

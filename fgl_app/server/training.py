@@ -17,6 +17,6 @@ def train_with_progress(
     generator: torch.Generator,
     description: str,
 ) -> None:
-    """Train a classifier in place, telling the progress."""
+    """Train a classifier in place and log the progress."""
     with track(settings.epochs * len(data), description, "images") as progress:
         train(model, data, settings, generator, callback=progress.update)

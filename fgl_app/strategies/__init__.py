@@ -1,4 +1,4 @@
-"""Flower strategies that wrap another strategy: set-up rounds, checks, control variates. Light to import."""
+"""Flower strategies that wrap another one: set-up rounds, validation, control variates. Light to import."""
 
 from fgl_app.strategies.checked import CheckedStrategy
 from fgl_app.strategies.checkpointed import CheckpointedStrategy
@@ -7,6 +7,7 @@ from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.strategies.no_exchange import NoExchangeStrategy
 from fgl_app.strategies.scaffold import ScaffoldStrategy
 from fgl_app.strategies.setup_round import SetupRoundStrategy
+from fgl_app.strategies.wrapper import WrapperStrategy
 
 __all__ = [
     "CheckedStrategy",
@@ -17,4 +18,5 @@ __all__ = [
     "NoExchangeStrategy",
     "ScaffoldStrategy",
     "SetupRoundStrategy",
+    "WrapperStrategy",
 ]

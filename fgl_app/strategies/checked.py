@@ -1,59 +1,49 @@
-"""Checks around a strategy's rounds: what Flower's own strategies let pass does not pass here."""
+"""Validation of the replies in a strategy's rounds, which Flower's own strategies do not have."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.messages.records import require_finite, restore_dtypes, site_name
-from fgl_app.messages.uploads import UploadError, check_evaluated, check_trained
-from fgl_app.strategies.exchange import ClientFailure, TooFewRepliesError, explain, wait_for_nodes
-from fgl_app.strategies.state import load_wrapper_state, wrapper_state
+from fgl_app.messages.replies import check_evaluated, check_trained
+from fgl_app.messages.sites import site_name
+from fgl_app.messages.validation import UploadError
+from fgl_app.messages.weights import require_finite, restore_dtypes
+from fgl_app.progress import log
+from fgl_app.strategies.exchange import ClientFailure, TooFewRepliesError, too_few_replies, wait_for_nodes
+from fgl_app.strategies.wrapper import WrapperStrategy
 
-logger = logging.getLogger("fgl")
 
+class CheckedStrategy(WrapperStrategy):
+    """Wrap a strategy so that bad replies are left out and a round without enough good replies fails.
 
-class CheckedStrategy(Strategy):
-    """Wrap a strategy so that bad replies are left out and a round without enough good ones fails.
-
-    Flower's FedAvg averages NaN, negative weights and broadcastable wrong shapes silently, and a run in
-    which every client fails still ends as completed. Here each training reply must have the names, shapes
-    and dtypes that were sent, finite values, a positive "num-examples" and the same metrics as most others.
-    Good replies are handed on in the order of the sites they name (by node id when they name none), so that
-    sums of floats come out the same in every run, and the aggregate keeps the dtypes that were sent. With
-    good replies only, results are those of the wrapped strategy. Incidents count the wrapped strategy's
-    rounds, as the strategy itself does: inside FGLStrategy that is the run's round less one.
+    Flower's FedAvg averages NaN, negative weights and wrong shapes that broadcast without a warning, and a
+    run in which every client fails still completes. Here each training reply must have the names, shapes
+    and dtypes of the request, finite values, a positive "num-examples" and the same metrics as most others.
+    Good replies are passed on in the order of their sites' names (of node ids without names), so that sums
+    of floats are the same in every run, and the aggregate keeps the dtypes of the request. With only good
+    replies, results are those of the wrapped strategy. Failures are numbered by the wrapped strategy's
+    rounds: inside FGLStrategy that is the run's round less one.
 
     Parameters
     ----------
     strategy : Strategy
         Any Flower strategy that averages ArrayRecords by "num-examples".
     min_replies : int, default 2
-        Good replies a training round needs, and nodes that must be connected before it.
+        Number of good replies that a training round needs, and of nodes that must be connected before it.
     timeout : float, default 3600.0
-        Seconds to wait for these nodes; also the life of a request: a node that was away does not work
-        through requests of rounds that are long over.
-
-    Attributes
-    ----------
-    rejected : list[ClientFailure]
-        Replies that broke a rule.
-    failures : list[ClientFailure]
-        Replies that were errors, and nodes that did not reply.
+        Seconds to wait for these nodes, and lifetime of a request: a node that was away does not work through
+        the requests of earlier rounds.
     """
 
     def __init__(self, strategy: Strategy, *, min_replies: int = 2, timeout: float = 3600.0) -> None:
-        self.strategy = strategy
+        super().__init__(strategy)
         self.min_replies = min_replies
         self.timeout = timeout
-        self.rejected: list[ClientFailure] = []
-        self.failures: list[ClientFailure] = []
         self._sent = ArrayRecord()
         self._expected: dict[str, ArrayRecord] = {}
         self._requests: list[Message] = []
@@ -61,14 +51,12 @@ class CheckedStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask the wrapped strategy, and remember what is sent."""
+        """Return the wrapped strategy's requests, and keep them for the validation of the replies."""
         self._sent = arrays
-        # Flower's strategies wait for nodes without end.
-        wait_for_nodes(grid, minimum=self.min_replies, expected=self.min_replies, timeout=self.timeout)
-        config = ConfigRecord(dict(config))
-        self._requests = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        for request in self._requests:
-            request.metadata.ttl = self.timeout
+        # Flower's strategies wait for nodes without a limit.
+        self._wait_for_nodes(grid)
+        requests = self.strategy.configure_train(server_round, arrays, ConfigRecord(dict(config)), grid)
+        self._keep(requests)
         self._expected = dict(self._requests[0].content.array_records) if self._requests else {}
         return self._requests
 
@@ -95,17 +83,14 @@ class CheckedStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask the wrapped strategy, and remember whom it asks."""
+        """Return the wrapped strategy's requests, and keep them for the validation of the replies."""
         if _evaluates(self.strategy):
-            wait_for_nodes(grid, minimum=self.min_replies, expected=self.min_replies, timeout=self.timeout)
-        config = ConfigRecord(dict(config))
-        self._requests = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
-        for request in self._requests:
-            request.metadata.ttl = self.timeout
+            self._wait_for_nodes(grid)
+        self._keep(self.strategy.configure_evaluate(server_round, arrays, ConfigRecord(dict(config)), grid))
         return self._requests
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Aggregate the good replies, if anybody was asked.
+        """Aggregate the good replies, if there were requests.
 
         Raises
         ------
@@ -117,13 +102,21 @@ class CheckedStrategy(Strategy):
             good = self._good(f"evaluation of round {server_round}", good, check_evaluated)
         return self.strategy.aggregate_evaluate(server_round, good)
 
+    def _wait_for_nodes(self, grid: Grid) -> None:
+        wait_for_nodes(grid, minimum=self.min_replies, expected=self.min_replies, timeout=self.timeout)
+
+    def _keep(self, requests: Iterable[Message]) -> None:
+        self._requests = list(requests)
+        for request in self._requests:
+            request.metadata.ttl = self.timeout
+
     def _good(
         self, phase: str, replies: Iterable[Message], check: Callable[[RecordDict], None]
     ) -> list[Message]:
-        """Return the replies that pass, in the order of sites; note the others."""
-        # An error reply about a lost node comes from the SuperLink: only the request knows the node.
+        """Return the valid replies in the order of sites; record the others."""
+        # An error reply about a lost node comes from the SuperLink: only the request has the node's id.
         nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in self._requests}
-        good: list[Message] = []
+        valid: list[Message] = []
         rejected: list[ClientFailure] = []
         failures: list[ClientFailure] = []
         for reply in replies:
@@ -133,43 +126,31 @@ class CheckedStrategy(Strategy):
                 continue
             try:
                 check(reply.content)
-                good.append(reply)
+                valid.append(reply)
             except UploadError as error:
                 rejected.append(ClientFailure(node, phase, str(error), site_name(reply)))
         failures += [ClientFailure(str(node), phase, "no reply in time") for node in nodes.values()]
-        good, odd = _of_one_kind(good)
+        good, odd = _split_by_kind(valid)
         reason = "other records or metrics than most replies"
         rejected += [ClientFailure(str(r.metadata.src_node_id), phase, reason, site_name(r)) for r in odd]
-        for incident in failures + rejected:
-            logger.warning("%s: %s left out: %s", phase, incident.who, incident.reason)
+        for failure in failures + rejected:
+            log.warning("%s: %s left out: %s", phase, failure.client, failure.reason)
         self.rejected += rejected
         self.failures += failures
         if len(good) < self.min_replies:
-            raise TooFewRepliesError(explain(phase, len(good), self.min_replies, failures + rejected))
+            raise too_few_replies(phase, len(good), self.min_replies, failures + rejected)
         return sorted(good, key=site_name)
-
-    def summary(self) -> None:
-        """Log the wrapped strategy's settings."""
-        self.strategy.summary()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the incidents, and what the wrapped strategy has learnt."""
-        return wrapper_state(self)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state back."""
-        load_wrapper_state(self, state_dict)
 
 
 def _evaluates(strategy: Strategy) -> bool:
-    """Return whether a strategy, or the one inside it, asks nodes for evaluations; when in doubt, it does."""
+    """Return whether a strategy, or the one that it wraps, requests evaluations; True when unknown."""
     while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
         strategy = inner
     return bool(getattr(strategy, "fraction_evaluate", 1.0) > 0)
 
 
-def _of_one_kind(replies: list[Message]) -> tuple[list[Message], list[Message]]:
-    """Part the replies into those of the most common record names and metrics, and the others.
+def _split_by_kind(replies: list[Message]) -> tuple[list[Message], list[Message]]:
+    """Split the replies into those with the most common record names and metrics, and the others.
 
     Flower's strategies end the run when these differ between replies.
     """

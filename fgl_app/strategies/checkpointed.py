@@ -1,4 +1,4 @@
-"""A strategy whose state is on disk after every round, so that a run that died goes on from there."""
+"""A strategy whose state is written to disk after every round, so that a run can resume."""
 
 from __future__ import annotations
 
@@ -11,39 +11,34 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fgl_app.strategies.setup_round import SetupRoundStrategy
-from fgl_app.strategies.state import (
-    Stateful,
-    load_strategy_state,
-    read_state,
-    strategy_state,
-    write_state,
-)
+from fgl_app.strategies.state import Stateful, load_strategy_state, read_state, strategy_state, write_state
+from fgl_app.strategies.wrapper import WrapperStrategy
 
 
-class CheckpointedStrategy(Strategy):
-    """Wrap a strategy so that its state, and the global arrays, are written after each round.
+class CheckpointedStrategy(WrapperStrategy):
+    """Wrap a strategy so that its state and the global arrays are written after each round.
 
-    Flower does not resume a ServerApp that died. Here a new one with the same parts calls ``restore``
-    and then ``start`` as usual, with the same ``num_rounds``: rounds that were finished pass without a
-    message (but for the last one's evaluation), and the next goes on from the arrays and the state that the
-    last of them left. Around a ``SetupRoundStrategy`` there is a
-    checkpoint more, when the uploads are in. What a client keeps to itself is the client's to keep.
+    Flower does not resume a ServerApp that died. A new one with the same parts calls ``restore`` and then
+    ``start`` with the same ``num_rounds``: finished rounds pass without a message (except the last one's
+    evaluation), and the next round starts from the restored arrays and state. Around a
+    ``SetupRoundStrategy`` there is one more checkpoint, when all uploads are in. State that a client keeps
+    for itself is not in the checkpoint.
 
     Parameters
     ----------
     strategy : Strategy
         Any Flower strategy.
     file : Path
-        Where the checkpoint is, a safetensors file; no pickle is written or read.
+        The checkpoint, a safetensors file; no pickle is written or read.
     parts : Mapping[str, Stateful] or None, default None
-        What else changes over the rounds, such as an optimizer that the strategy's callables use.
+        Other objects with state, such as an optimizer that the strategy's callables use.
     on_saved : Callable[[], None] or None, default None
         Called after each checkpoint.
 
     Attributes
     ----------
     rounds_done : int
-        Rounds that the checkpoint holds; 0 before the first.
+        Number of rounds in the checkpoint; 0 before the first.
     """
 
     def __init__(
@@ -54,22 +49,22 @@ class CheckpointedStrategy(Strategy):
         parts: Mapping[str, Stateful] | None = None,
         on_saved: Callable[[], None] | None = None,
     ) -> None:
-        self.strategy = strategy
+        super().__init__(strategy)
         self.file = file
         self.parts = dict(parts or {})
         self.on_saved = on_saved
         self.rounds_done = 0
         self._arrays: ArrayRecord | None = None
         if isinstance(strategy, SetupRoundStrategy):
-            strategy.on_collected = lambda: self._save(0, None)
+            strategy.on_collected(lambda: self._save(0, None))
 
     def restore(self) -> bool:
-        """Take the checkpoint's state back.
+        """Load the checkpoint.
 
         Returns
         -------
         bool
-            False when there is none yet: nothing was finished.
+            False when there is none: no phase was finished.
 
         Raises
         ------
@@ -86,44 +81,40 @@ class CheckpointedStrategy(Strategy):
         return True
 
     def forget(self) -> None:
-        """Remove the checkpoint, so that the next run begins anew."""
+        """Delete the checkpoint, so that the next run starts from the beginning."""
         self.file.unlink(missing_ok=True)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask the wrapped strategy, or nobody in a round that was finished."""
+        """Return the wrapped strategy's requests; none in a finished round."""
         if server_round <= self.rounds_done:
             return []
-        return self.strategy.configure_train(server_round, arrays, config, grid)
+        return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the wrapped strategy's aggregate, once it is on disk."""
+        """Return the wrapped strategy's aggregate after writing it to disk."""
         if server_round <= self.rounds_done:
             return self._arrays, None
-        arrays, metrics = self.strategy.aggregate_train(server_round, replies)
+        arrays, metrics = super().aggregate_train(server_round, replies)
         self._save(server_round, arrays)
         return arrays, metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask the wrapped strategy, or nobody in a round before the last that was finished."""
+        """Return the wrapped strategy's requests; none in a round before the last finished one."""
         if server_round < self.rounds_done:
             return []
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+        return super().configure_evaluate(server_round, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Ask the wrapped strategy."""
+        """Return the wrapped strategy's metrics; None in a round before the last finished one."""
         if server_round < self.rounds_done:
             return None
-        return self.strategy.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        """Log the wrapped strategy's settings."""
-        self.strategy.summary()
+        return super().aggregate_evaluate(server_round, replies)
 
     def _save(self, server_round: int, arrays: ArrayRecord | None) -> None:
         state: dict[str, Any] = {

@@ -1,8 +1,7 @@
-"""Asking nodes and hearing from them: waiting, pulling replies one by one, telling their errors apart."""
+"""Exchanging messages with nodes: waiting for nodes, pulling replies one by one, describing failures."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -10,31 +9,31 @@ from dataclasses import asdict, dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-logger = logging.getLogger("fgl")
+from fgl_app.progress import log
 
 POLL_SECONDS = 0.2
 SETTLE_SECONDS = 1.0
-LONGEST_REASON = 500
+MAX_REASON_LENGTH = 500
 
 
 class TooFewRepliesError(RuntimeError):
-    """Fewer good replies than a phase needs; the message names the nodes and their reasons."""
+    """A phase got fewer good replies than it needs; the message names the nodes and their reasons."""
 
 
 @dataclass(frozen=True)
 class ClientFailure:
-    """A node's reply that was of no use.
+    """A client's reply that could not be used.
 
     Parameters
     ----------
     node : str
         The node's id.
     phase : str
-        What it was asked for.
+        Phase of the run in which the reply was due.
     reason : str
-        What was wrong.
+        Why it could not be used.
     site : str, default ""
-        Which site the reply says it comes from; a claim, nothing more.
+        The site's name in the reply; a claim, not verified.
     """
 
     node: str
@@ -43,19 +42,19 @@ class ClientFailure:
     site: str = ""
 
     def __post_init__(self) -> None:
-        # Parts of it are what a client sent: no more of that than a line of the log can show.
+        # A client can send any text: cut it to what a log line can show.
         for name in ("reason", "site"):
-            text = getattr(self, name)[:LONGEST_REASON]
+            text = getattr(self, name)[:MAX_REASON_LENGTH]
             object.__setattr__(self, name, "".join(c if c.isprintable() else " " for c in text))
 
     @classmethod
     def from_error_reply(cls, node: str, phase: str, reply: Message) -> ClientFailure:
-        """Return the incident of an error reply."""
+        """Return the failure of an error reply."""
         return cls(node, phase, reply.error.reason or f"error {reply.error.code}")
 
     @property
-    def who(self) -> str:
-        """The node, and the site it claims to be."""
+    def client(self) -> str:
+        """The node, and the site that it claims to be."""
         return f"node {self.node}, site {self.site}" if self.site else f"node {self.node}"
 
     def to_json(self) -> dict[str, str]:
@@ -71,10 +70,10 @@ def wait_for_nodes(grid: Grid, *, minimum: int, expected: int = 0, timeout: floa
     grid : Grid
         Flower's grid.
     minimum : int
-        Fewer nodes at the time-out are an error.
+        With fewer nodes after the timeout, the call fails.
     expected : int, default 0
-        Return as soon as so many are there. 0: when at least ``minimum`` are there and their number has
-        stopped growing for a second (in simulation nodes appear in a burst).
+        Number of nodes with which the call returns at once. 0: it returns when at least ``minimum`` nodes
+        are connected and their number has not changed for a second (in simulation nodes appear in a burst).
     timeout : float
         Seconds.
 
@@ -99,7 +98,7 @@ def wait_for_nodes(grid: Grid, *, minimum: int, expected: int = 0, timeout: floa
         if time.monotonic() >= deadline:
             break
         if len(nodes) != before and len(nodes) < (expected or minimum):
-            logger.info("waiting for nodes: %d connected, %d needed", len(nodes), expected or minimum)
+            log.info("waiting for nodes: %d connected, %d needed", len(nodes), expected or minimum)
         before = len(nodes)
         time.sleep(min(SETTLE_SECONDS, max(0.0, deadline - time.monotonic())))
     if len(nodes) < minimum:
@@ -111,9 +110,9 @@ def wait_for_nodes(grid: Grid, *, minimum: int, expected: int = 0, timeout: floa
 
 
 def iter_replies(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Iterator[tuple[int, Message]]:
-    """Send messages and yield the replies one at a time, as they come.
+    """Send messages and yield the replies one by one, in the order of arrival.
 
-    Replies are pulled singly, so that the memory in use is that of one reply however many there are.
+    Each reply is pulled on its own, so that only one is in memory, however many there are.
 
     Parameters
     ----------
@@ -122,13 +121,13 @@ def iter_replies(grid: Grid, messages: Sequence[Message], *, timeout: float) -> 
     messages : Sequence[Message]
         At most one for each node.
     timeout : float
-        Seconds until the remaining replies are given up.
+        Seconds after which missing replies are given up.
 
     Yields
     ------
     tuple[int, Message]
-        Id of the node that was asked, and its reply. The node is known from the request: an error reply
-        about a lost node comes from the SuperLink itself.
+        Id of the node that received the request, and its reply. The id comes from the request: an error
+        reply about a lost node comes from the SuperLink itself.
     """
     deadline = time.monotonic() + timeout
     message_ids = grid.push_messages(messages)
@@ -140,7 +139,7 @@ def iter_replies(grid: Grid, messages: Sequence[Message], *, timeout: float) -> 
             replies = list(grid.pull_messages([message_id]))
             while replies:
                 found = True
-                # Popped, since a name for it would keep it in memory while the next one is pulled.
+                # Popped: a reference would keep it in memory while the next one is pulled.
                 yield pending.pop(message_id), replies.pop()
         if time.monotonic() >= deadline:
             return
@@ -151,12 +150,14 @@ def iter_replies(grid: Grid, messages: Sequence[Message], *, timeout: float) -> 
 def unresponsive_nodes(
     phase: str, messages: Sequence[Message], heard: Iterable[int], timeout: float
 ) -> list[ClientFailure]:
-    """Return an incident for each node that was asked and not heard within ``timeout`` seconds."""
+    """Return a failure for each node that received a request and did not reply within ``timeout`` seconds."""
     silent = {message.metadata.dst_node_id for message in messages} - set(heard)
     return [ClientFailure(str(node), phase, f"no reply within {timeout:g} s") for node in sorted(silent)]
 
 
-def explain(phase: str, good: int, needed: int, incidents: Iterable[ClientFailure]) -> str:
-    """Return the sentence of a phase that got too few good replies."""
-    reasons = "; ".join(f"{i.who}: {i.reason}" for i in incidents) or "no node replied"
-    return f"{phase}: {good} good replies, at least {needed} needed ({reasons})"
+def too_few_replies(
+    phase: str, good: int, needed: int, failures: Iterable[ClientFailure]
+) -> TooFewRepliesError:
+    """Return the error of a phase that got too few good replies."""
+    reasons = "; ".join(f"{each.client}: {each.reason}" for each in failures) or "no node replied"
+    return TooFewRepliesError(f"{phase}: {good} good replies, at least {needed} needed ({reasons})")

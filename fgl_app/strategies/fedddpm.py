@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -20,44 +19,36 @@ from torch import Tensor
 from fgl_app.algorithms.apportion import apportion
 from fgl_app.algorithms.types import State
 from fgl_app.files import write_atomically
-from fgl_app.messages.records import (
-    ARRAYS,
-    CONFIG,
-    arrays_to_state,
-    metric_record,
-    require_finite,
-    require_weights,
-    site_name,
-    with_state,
-)
-from fgl_app.messages.uploads import check_trained, label_counts, num_examples
+from fgl_app.messages.keys import ARRAYS, CONFIG
+from fgl_app.messages.replies import check_trained, label_counts, metric_record, num_examples
+from fgl_app.messages.sites import site_name
+from fgl_app.messages.weights import arrays_to_state, require_weights, transform_weights
+from fgl_app.progress import log
 from fgl_app.strategies.setup_round import SetupRoundStrategy
 
-logger = logging.getLogger("fgl")
-
 LOCAL_DIFFUSION = "train.local_diffusion"
-"""Type of the message that asks a client to train the initial model alone and upload it."""
+"""Type of the message that requests a client's own diffusion model."""
 
 Data = TypeVar("Data")
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A client's own diffusion model, and what the server is to sample from it.
+    """A client's own diffusion model, and the client's share of the auxiliary set.
 
     Parameters
     ----------
     node : int
         The client's node id.
     site : str
-        The site that the upload names.
+        The site's name in the upload.
     file : Path
         The model's weights, as safetensors.
     num_images : int
-        The client's share of the auxiliary set: ``auxiliary_size * n_k / sum(n)``, rounded to whole images
-        so that the shares add up.
+        The client's share of the auxiliary set: ``auxiliary_size * n_k / sum(n)``, rounded to integers that
+        add up to ``auxiliary_size``.
     label_counts : Tensor
-        int64, shape (classes,): the client's examples of each class; empty when the model knows no classes.
+        int64, shape (classes,): the client's examples of each class; empty for an unconditional model.
     """
 
     node: int
@@ -68,7 +59,7 @@ class LocalModel:
 
     @property
     def state(self) -> State:
-        """The model's weights, read anew at each access, so that nothing is held."""
+        """The model's weights, read from disk at each access, to save memory."""
         state: State = load_file(self.file)
         return state
 
@@ -84,7 +75,7 @@ class Decision:
     loss : float or None
         The clients' mean training loss; None when the round reported none.
     corrected : bool
-        What was decided.
+        True when it was.
     """
 
     round: int
@@ -99,54 +90,54 @@ class Decision:
 class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
     """Federated diffusion with a correction on an auxiliary set sampled from the clients' own models.
 
-    Round 1 asks every node to train the initial model on its data alone and to upload it. The server samples
-    a share of the auxiliary set from each, one model in memory at a time, and drops the models. Further
+    In round 1 every node trains the initial model on its own data and uploads it. The server samples each
+    client's share of the auxiliary set, with one model in memory at a time, and deletes the models. Further
     rounds are those of the wrapped strategy; each aggregate is then optimized on the auxiliary set by
-    ``correct_fn`` (FedDDPM), or only when ``should_correct_fn`` finds that learning has become slow, and at
-    most ``max_corrections`` times (FedDDPM+).
+    ``correct_fn`` (FedDDPM), or only when ``should_correct_fn`` returns True, at most ``max_corrections``
+    times (FedDDPM+).
 
     Parameters
     ----------
     strategy : Strategy
         Runs the rounds after the first.
     sample_fn : Callable[[Iterator[LocalModel]], Data]
-        Samples the auxiliary set, whatever type that has; a model is read from disk when asked for. In a run
-        that was restored it is asked again, and should then take what it sampled from where it kept it: the
-        models are gone by the end of the set-up.
+        Samples the auxiliary set, of any type; a model is read from disk when its weights are accessed. A
+        restored run calls it again; it should then load what it sampled before, since the models are deleted
+        at the end of the set-up.
     correct_fn : Callable[[State, Data], State]
         Optimizes the aggregate, given as a state dict, on the auxiliary set.
     should_correct_fn : Callable[[Sequence[float]], bool] or None, default None
-        FedDDPM+: told the clients' mean training losses of all rounds so far, says whether to correct now.
-        None corrects after every aggregate.
+        FedDDPM+: takes the clients' mean training losses of all rounds so far, returns whether to correct
+        now. None corrects after every aggregate.
     max_corrections : int, default 1
-        Corrections at most, when ``should_correct_fn`` is given.
+        Largest number of corrections, with ``should_correct_fn``.
     auxiliary_size : int, default 2000
-        Images in the auxiliary set.
+        Number of images in the auxiliary set.
     num_classes : int, default 0
-        Above 0 uploads must tell their examples of each class, as the metric "label-counts".
+        Above 0, uploads must report their examples of each class, as the metric "label-counts".
     loss_key : str, default "train-loss"
         Metric of the aggregate that holds the clients' mean training loss.
     upload_dir : Path or None, default None
-        Where uploads wait, as safetensors, until all are there: shares are known only then. None uses a
+        Folder of the uploads, as safetensors, until all are in: only then the shares are known. None uses a
         temporary folder.
     num_nodes : int, default 0
-        Nodes to wait for before asking; 0 takes those that are connected.
+        Number of nodes to wait for before the set-up; 0 takes the connected ones.
     min_uploads : int, default 2
-        Good uploads the set-up needs; with fewer the run fails.
+        Number of good uploads that the set-up needs; with fewer the run fails.
     setup_timeout : float, default 3600.0
         Seconds to wait for nodes, and again for their uploads.
 
     Attributes
     ----------
     examples : dict[tuple[str, int], int]
-        Examples behind each accepted upload, by site name and node id.
+        Number of examples behind each accepted upload, by site name and node id.
     decisions : list[Decision]
-        What was decided after each aggregate.
+        Whether each aggregate was corrected.
 
     Raises
     ------
     ValueError
-        When ``sample_fn`` has an attribute ``num_classes`` and it is another number.
+        When ``sample_fn`` has an attribute ``num_classes`` with another number.
     """
 
     def __init__(
@@ -166,7 +157,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         setup_timeout: float = 3600.0,
     ) -> None:
         super().__init__(strategy, num_nodes=num_nodes, min_uploads=min_uploads, setup_timeout=setup_timeout)
-        # Met here, before every client has trained a model; `sample_with` tells its U-Net's.
+        # Checked before every client trains a model; `sample_with` sets the attribute.
         known = getattr(sample_fn, "num_classes", num_classes)
         if known != num_classes:
             raise ValueError(f"num_classes must be that of the sampled U-Net, {known}, got {num_classes}")
@@ -186,20 +177,20 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         self._auxiliary: Data | None = None
 
     def configure_setup(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Sequence[Message]:
-        """Ask every node for a model of its own."""
+        """Return a request for its own model to every node."""
         require_weights(arrays)
         self._sent = arrays
         self.examples.clear()
         self.decisions.clear()
         self._label_counts.clear()
-        # Of a run that died before all were in; who is asked again uploads again.
+        # Left over from a run that died before all were in; those clients upload again.
         for file in self._folder.glob("*.safetensors"):
             if file.stem.isdigit():
                 file.unlink()
-        return self.ask_every_node(grid, RecordDict({ARRAYS: arrays, CONFIG: config}), LOCAL_DIFFUSION)
+        return self.requests_to_all_nodes(grid, RecordDict({ARRAYS: arrays, CONFIG: config}), LOCAL_DIFFUSION)
 
     def accept_upload(self, reply: Message) -> None:
-        """Validate one client's model and lay it on disk."""
+        """Validate one client's model and write it to disk."""
         check_trained(reply.content, {ARRAYS: self._sent})
         key = site_name(reply), reply.metadata.src_node_id
         counts = torch.zeros(0, dtype=torch.int64)
@@ -212,18 +203,18 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         self._label_counts[key] = counts
 
     def finish_setup(self, arrays: ArrayRecord) -> tuple[ArrayRecord, MetricRecord]:
-        """Sample the auxiliary set and drop the uploads; the global model is still the initial one."""
+        """Sample the auxiliary set and delete the uploads; return the initial model."""
         self._auxiliary = self.sample_fn(self._local_models())
         for key in self.examples:
             self._file(key).unlink(missing_ok=True)
-        # A folder that was given may hold other things, and then stays.
+        # A given folder stays when it holds other files.
         with suppress(OSError):
             self._folder.rmdir()
         metrics = {"num-uploads": len(self.examples), "num-examples": sum(self.examples.values())}
         return arrays, metric_record(metrics)
 
     def correct(self, server_round: int, arrays: ArrayRecord, metrics: MetricRecord | None) -> ArrayRecord:
-        """Optimize the aggregate on the auxiliary set, if that is to be done now."""
+        """Optimize the aggregate on the auxiliary set, if a correction is due."""
         loss = metrics.get(self.loss_key) if metrics is not None else None
         loss = float(loss) if isinstance(loss, int | float) else None
         corrected = self._is_due(loss)
@@ -232,13 +223,15 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
             return arrays
         if self._auxiliary is None:
             self._auxiliary = self.sample_fn(self._local_models())
-        state = self.correct_fn(arrays_to_state(arrays), self._auxiliary)
-        return require_finite(with_state(arrays, state), f"correction of round {server_round}")
+        auxiliary = self._auxiliary
+        return transform_weights(
+            arrays, lambda state: self.correct_fn(state, auxiliary), f"correction of round {server_round}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return who uploaded and what was decided, and what the wrapped strategy has learnt.
+        """Return the uploads' metadata, the decisions and the state of the wrapped strategy.
 
-        The uploaded models themselves lie in ``upload_dir``.
+        The uploaded models themselves are in ``upload_dir``.
         """
         return {
             **super().state_dict(),
@@ -248,7 +241,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state back."""
+        """Load a state of :meth:`state_dict`."""
         super().load_state_dict(state_dict)
         self.examples = state_dict["examples"]
         self._label_counts = state_dict["label-counts"]
@@ -263,16 +256,16 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         known = [decision.loss for decision in self.decisions] + [loss]
         due = self.should_correct_fn(tuple(each for each in known if each is not None))
         if due:
-            logger.info("learning has become slow: correcting on the auxiliary set")
+            log.info("the loss has reached a plateau: correcting on the auxiliary set")
         return due
 
     def _local_models(self) -> Iterator[LocalModel]:
-        # Sites in a fixed order: the auxiliary set must not depend on who replied first.
+        # Sites in a fixed order: the auxiliary set must not depend on the order of the replies.
         keys = sorted(self.examples)
         shares = apportion([self.examples[key] for key in keys], self.auxiliary_size)
         for key, share in zip(keys, shares, strict=True):
             yield LocalModel(key[1], key[0], self._file(key), share, self._label_counts[key])
 
     def _file(self, key: tuple[str, int]) -> Path:
-        # Named by the node: the site's name is what a client claims, and no safe file name.
+        # Named by node id: a client can claim any site name, and it may not be a safe file name.
         return self._folder / f"{key[1]}.safetensors"

@@ -12,67 +12,61 @@ from flwr.serverapp.strategy import Strategy
 
 from fgl_app.algorithms.embedding import merge_embeddings
 from fgl_app.algorithms.types import State, TextEmbeddings
-from fgl_app.messages.records import (
-    CONFIG,
-    ENCODER,
-    arrays_to_state,
-    metric_record,
-    require_finite,
-    require_weights,
-    site_name,
-    with_state,
-)
-from fgl_app.messages.uploads import record_to_embeddings
+from fgl_app.messages.embeddings import record_to_embeddings
+from fgl_app.messages.keys import CONFIG, ENCODER
+from fgl_app.messages.replies import metric_record
+from fgl_app.messages.sites import site_name
+from fgl_app.messages.weights import require_weights, transform_weights
 from fgl_app.strategies.setup_round import SetupRoundStrategy
 
 EMBED = "query.embed"
-"""Type of the message that asks a client for its text embeddings."""
+"""Type of the message that requests a client's text embeddings."""
 
 Data = TypeVar("Data")
 
 
 class FGLStrategy(SetupRoundStrategy, Generic[Data]):
-    """Generative federated learning: embeddings once, a synthetic set, then any strategy's rounds.
+    """Generative federated learning: one upload of embeddings, a synthetic set, then any strategy's rounds.
 
-    Round 1 asks every node for the text embeddings of prompts about its data, synthesizes a training set
-    from them and trains the global model on it: with ``num_rounds=1`` that is one-shot FGL. Further rounds
-    are those of the wrapped strategy, each followed by ``correct_fn`` on the synthetic set when given.
+    Round 1 requests from every node the text embeddings of prompts about its data, synthesizes a training
+    set from them and trains the global model on it: with ``num_rounds=1`` that is one-shot FGL. Further
+    rounds are those of the wrapped strategy, each followed by ``correct_fn`` on the synthetic set if given.
 
     Parameters
     ----------
     strategy : Strategy
         Runs the rounds after the first.
     synthesize_fn : Callable[[TextEmbeddings], Data]
-        Turns the merged embeddings into the synthetic training set, whatever type that has. In a run that
-        was restored it is asked again, and should then take what it made before from where it kept it.
+        Makes the synthetic training set, of any type, from the merged embeddings. A restored run calls it
+        again; it should then load what it made before.
     train_fn : Callable[[State, Data], State]
         Trains the global model, given as a state dict, on the synthetic set alone.
     num_classes : int
-        Labels in uploads must be below it.
+        Upper bound of the labels in uploads, exclusive.
     correct_fn : Callable[[State, Data], State] or None, default None
-        Fine-tunes each aggregate on the synthetic set (paper: 5 epochs); None does not. A wrapped strategy
-        with momentum over its own aggregates (FedAvgM) does not see the correction.
+        Fine-tunes each aggregate on the synthetic set (paper: 5 epochs); None skips it. A wrapped strategy
+        with momentum over its own aggregates (FedAvgM) does not include the correction in it.
     embeddings : TextEmbeddings or None, default None
-        Use these and ask no client.
+        Use these embeddings and send no request to clients.
     embedding_shapes : Mapping[str, tuple[int, ...]] or None, default None
-        Names and shapes of one prompt's tensors, as the server's own encoder gives them. None takes those
-        of the first upload that is good otherwise; give them where clients are not trusted.
+        Names and shapes of one prompt's tensors, as the server's own encoder returns them. None takes those
+        of the first valid upload; set them when clients are not trusted.
     encoder : str, default ""
-        Names the server's text encoder; the request tells it, as "encoder" in its config, so that a client
-        that has another one can refuse. Empty says nothing.
+        Fingerprint of the server's text encoder, sent as "encoder" in the request's config, so that a client
+        with another encoder can refuse. Empty: not sent.
     max_upload_bytes : int, default 64,000,000
         Larger uploads are rejected.
     num_nodes : int, default 0
-        Nodes to wait for before asking; 0 takes those that are connected.
+        Number of nodes to wait for before the set-up; 0 takes the connected ones.
     min_uploads : int, default 2
-        Good uploads the set-up needs; with fewer the run fails.
+        Number of good uploads that the set-up needs; with fewer the run fails.
     setup_timeout : float, default 3600.0
         Seconds to wait for nodes, and again for their uploads.
 
     Attributes
     ----------
     uploads : dict[tuple[str, int], TextEmbeddings]
-        What was accepted, by site name and node id.
+        The accepted uploads, by site name and node id.
     """
 
     def __init__(
@@ -105,17 +99,17 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         self._synthetic: Data | None = None
 
     def configure_setup(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Sequence[Message]:
-        """Ask every node for its text embeddings, unless they were given."""
+        """Return a request for text embeddings to every node; none when they were given."""
         require_weights(arrays)
         self.uploads.clear()
         self._shapes = self.embedding_shapes
         if self.given_embeddings is not None:
             return []
         content = RecordDict({CONFIG: ConfigRecord({**config, ENCODER: self.encoder})})
-        return self.ask_every_node(grid, content, EMBED)
+        return self.requests_to_all_nodes(grid, content, EMBED)
 
     def accept_upload(self, reply: Message) -> None:
-        """Validate one client's embeddings and keep them."""
+        """Validate and keep one client's embeddings."""
         upload = record_to_embeddings(
             reply.content,
             num_classes=self.num_classes,
@@ -126,34 +120,38 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         self.uploads[site_name(reply), reply.metadata.src_node_id] = upload
 
     def finish_setup(self, arrays: ArrayRecord) -> tuple[ArrayRecord, MetricRecord]:
-        """Synthesize, train, and return the trained model."""
+        """Synthesize the training set, train on it, and return the trained model."""
         embeddings = self._merged()
-        self._synthetic = self.synthesize_fn(embeddings)
-        state = self.train_fn(arrays_to_state(arrays), self._synthetic)
+        synthetic = self._synthetic = self.synthesize_fn(embeddings)
+        trained = transform_weights(
+            arrays, lambda state: self.train_fn(state, synthetic), "training on the synthetic set"
+        )
         metrics = {
             "num-uploads": len(self.uploads),
             "num-prompts": len(embeddings),
             "num-examples": int(embeddings.counts.sum()),
         }
-        trained = require_finite(with_state(arrays, state), "training on the synthetic set")
         return trained, metric_record(metrics)
 
     def correct(self, server_round: int, arrays: ArrayRecord, metrics: MetricRecord | None) -> ArrayRecord:
-        """Fine-tune the aggregate on the synthetic set, when asked to."""
-        if self.correct_fn is None:
+        """Fine-tune the aggregate on the synthetic set, if there is a ``correct_fn``."""
+        correct_fn = self.correct_fn
+        if correct_fn is None:
             return arrays
         if self._synthetic is None:
             self._synthetic = self.synthesize_fn(self._merged())
-        state = self.correct_fn(arrays_to_state(arrays), self._synthetic)
-        return require_finite(with_state(arrays, state), f"correction of round {server_round}")
+        synthetic = self._synthetic
+        return transform_weights(
+            arrays, lambda state: correct_fn(state, synthetic), f"correction of round {server_round}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the uploads, and what the wrapped strategy has learnt."""
+        """Return the uploads, and the state of the wrapped strategy."""
         uploads = {key: asdict(upload) for key, upload in self.uploads.items()}
         return {**super().state_dict(), "uploads": uploads}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state back."""
+        """Load a state of :meth:`state_dict`."""
         super().load_state_dict(state_dict)
         self.uploads = {key: TextEmbeddings(**upload) for key, upload in state_dict["uploads"].items()}
         self._synthetic = None
@@ -161,5 +159,5 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
     def _merged(self) -> TextEmbeddings:
         if self.given_embeddings is not None:
             return self.given_embeddings
-        # Sites in a fixed order: the synthetic set must not depend on who replied first.
+        # Sites in a fixed order: the synthetic set must not depend on the order of the replies.
         return merge_embeddings([self.uploads[site] for site in sorted(self.uploads)])

@@ -1,4 +1,4 @@
-"""A grid that counts the bytes of every message it carries, and carries none that is far too large."""
+"""A grid that counts the bytes of every message and rejects replies that are far too large."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from fgl_app.messages.records import message_bytes, site_name
+from fgl_app.messages.sites import site_name
+from fgl_app.messages.sizes import message_bytes
 from fgl_app.metrics.traffic import TrafficLedger
 from fgl_app.strategies.exchange import iter_replies
 
 TOO_LARGE, UNREADABLE_REPLY = 413, 400
 """Codes of the errors in place of a reply that is too large, or cannot be read."""
 UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, DecodeError)
-"""What Flower raises for a reply that was made to break it; a lost connection is none of these."""
+"""Errors that Flower raises for a malformed reply; a lost connection raises another."""
 
 
 class MeteredGrid(Grid):
-    """Hand everything to another grid and enter each message into a ledger.
+    """Delegate to another grid and record the size of each message.
 
-    Replies to a round's messages are pulled one by one, and one that is far larger than what was sent is
-    dropped at once, so that memory stays that of the good replies and one more, whatever clients send.
+    Replies to a round's messages are pulled one by one, and one that is far larger than its request is
+    dropped at once, so that memory holds the good replies and one more, whatever clients send.
 
     Parameters
     ----------
@@ -35,12 +36,12 @@ class MeteredGrid(Grid):
     ledger : TrafficLedger
         Gets the serialized size of each message sent (downlink) and of each reply (uplink).
     phase_names : Mapping[str, str] or None, default None
-        Message type to the phase it is entered under; other types are their own phase.
+        Message type to phase; other types are their own phase.
     waiting : Callable[[], AbstractContextManager[None]], default nullcontext
-        Entered while the replies to a round's messages are awaited.
+        Context that is active while the grid waits for the replies of a round.
     max_reply_bytes : int, default 64,000,000
-        A round's reply may be of this size, or twice that of its request if that is more; in place of a
-        larger one comes an error that says so.
+        Largest reply in a round, or twice the size of its request if that is more; a larger reply is replaced
+        by an error.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class MeteredGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """Create a message (Flower's deprecated way)."""
+        """Create a message (deprecated in Flower)."""
         return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
@@ -84,7 +85,7 @@ class MeteredGrid(Grid):
         return self._grid.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages, counting them."""
+        """Send messages and record their sizes."""
         sent = list(messages)
         message_ids = list(self._grid.push_messages(sent))
         self._count_requests(sent)
@@ -92,10 +93,10 @@ class MeteredGrid(Grid):
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Fetch replies one by one, counting them.
+        """Pull replies one by one and record their sizes.
 
-        A reply says of itself whom it is from and what it answers, so both are put right here; one that
-        Flower cannot read becomes an error.
+        A reply names its own sender and request, so both are set from the request here; a reply that Flower
+        cannot read becomes an error.
         """
         return [reply for message_id in message_ids for reply in self._pull(message_id)]
 
@@ -107,7 +108,7 @@ class MeteredGrid(Grid):
         except UNREADABLE as error:
             if request is None:
                 raise
-            reason = f"a reply that cannot be read: {type(error).__name__}: {error}"
+            reason = f"the reply cannot be read: {type(error).__name__}: {error}"
             replies, sizes = [Message(Error(UNREADABLE_REPLY, reason), reply_to=request)], [0]
         for reply, size in zip(replies, sizes, strict=True):
             self._ledger.record(self._phase(request) if request else "other", "uplink", size)
@@ -120,17 +121,17 @@ class MeteredGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Send messages and wait for the replies, counting both."""
+        """Send messages, wait for the replies, and record the sizes of both."""
         sent = list(messages)
         if not sent:
             return []
         requests = {message.metadata.dst_node_id: message for message in sent}
         with self._waiting():
-            # Through this grid's own methods, which count.
+            # This grid's own methods record the sizes.
             pulled = iter_replies(self, sent, timeout=timeout if timeout is not None else math.inf)
-            # A map keeps no name for a reply, and so none in memory, while the next one is pulled.
+            # A map holds no reference to a reply while the next one is pulled.
             replies = list(map(partial(self._unless_too_large, requests), pulled))
-        # A silent node's request is answered no more, and holds a model.
+        # The request of a silent node gets no reply any more, and holds a model.
         silent = {id(message) for message in sent}
         self._requests = {i: request for i, request in self._requests.items() if id(request) not in silent}
         return replies
@@ -139,7 +140,7 @@ class MeteredGrid(Grid):
         node, reply = pulled
         request = requests[node]
         size = message_bytes(reply)
-        # The request is measured only when it matters: that serializes a whole model once more.
+        # The request is measured only when needed: that serializes a model once more.
         if size <= self._max_reply_bytes or size <= 2 * message_bytes(request):
             return reply
         most = max(self._max_reply_bytes, 2 * message_bytes(request))
@@ -151,6 +152,6 @@ class MeteredGrid(Grid):
         return self._phase_names.get(message_type, message_type)
 
     def _count_requests(self, messages: Iterable[Message]) -> None:
-        # After sending: only then do messages have their ids, which travel too.
+        # After sending: messages then have their ids, which are part of them.
         for message in messages:
             self._ledger.record(self._phase(message), "downlink", message_bytes(message))

@@ -1,4 +1,4 @@
-"""A strategy that asks nobody: what a correction or a set-up does without rounds."""
+"""A strategy without messages: shows what a set-up and its corrections do without rounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 
 
 class NoExchangeStrategy(Strategy):
-    """Send no message and return the arrays as they are: a control to wrap where a strategy is asked for."""
+    """Send no message and return the arrays unchanged: a control in place of a strategy with rounds."""
 
     def __init__(self) -> None:
         self._arrays: ArrayRecord | None = None
@@ -18,7 +18,7 @@ class NoExchangeStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Remember the arrays."""
+        """Keep the arrays and return no message."""
         self._arrays = arrays
         return []
 
@@ -31,12 +31,12 @@ class NoExchangeStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Evaluate nowhere."""
+        """Return no message."""
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return nothing."""
+        """Return None."""
         return None
 
     def summary(self) -> None:
-        """Log nothing: there is nothing to say."""
+        """Log nothing: there are no settings."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -11,54 +10,52 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.messages.records import CONFIG, CONTROL, CONTROL_ROUND, CONTROL_SITES, site_digest, site_name
-from fgl_app.messages.uploads import num_examples
-from fgl_app.strategies.state import load_strategy_state, strategy_state
+from fgl_app.messages.control import control_config
+from fgl_app.messages.keys import CONFIG, CONTROL
+from fgl_app.messages.replies import num_examples
+from fgl_app.messages.sites import site_name
+from fgl_app.strategies.wrapper import WrapperStrategy
 
-logger = logging.getLogger("fgl")
 
-
-class ScaffoldStrategy(Strategy):
+class ScaffoldStrategy(WrapperStrategy):
     """Wrap an averaging strategy with SCAFFOLD's control variates.
 
-    Each training message carries the server's variate c as a second ArrayRecord, "control", and each reply
-    the change of the client's own in the same place. A reply may be lost, or left out by a wrapper around
-    this strategy; so the config's "control-round" tells each client the last round whose change was taken
-    (0: none), and it goes on from its variate of that round. To a node that did not reply yet, which after a
-    resume can be a known site under another id, "control-sites" has digests of the names of all sites whose
-    change was taken, and "control-round" then is a list of their rounds. Replies must have been checked, as
-    ``CheckedStrategy`` around this strategy does.
+    Each training request carries the server's variate c as a second ArrayRecord, "control", and each reply
+    the change of the client's own variate under the same name. A reply can be lost, or left out by a
+    wrapper; so the request's config names the last round whose change was accepted
+    (:mod:`fgl_app.messages.control`), and the client continues from its variate of that round. Replies must
+    have been validated, as ``CheckedStrategy`` around this strategy does.
 
-    Where the paper takes plain means over clients, changes are weighted by "num-examples", as the wrapped
-    strategy weighs the models; with clients of one size the two agree.
+    The paper takes plain means over clients. Here changes are weighted by "num-examples", as the wrapped
+    strategy weights the models; for clients of equal size the two agree.
 
     Parameters
     ----------
     strategy : Strategy
-        Averages the models; FedAvg with step size 1 is the paper's choice.
+        Averages the models; FedAvg with server learning rate 1 is the paper's choice.
     """
 
     def __init__(self, strategy: Strategy) -> None:
-        self.strategy = strategy
+        super().__init__(strategy)
         self._control = ArrayRecord()
         self._num_nodes = 0
-        self._taken: dict[int, tuple[str, int]] = {}
+        self._accepted: dict[int, tuple[str, int]] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Add the server's variate to the wrapped strategy's messages."""
+        """Add the server's variate to the wrapped strategy's requests."""
         if server_round == 1 or self._control.keys() != arrays.keys():
-            self._control, self._taken = _zeros_like(arrays), {}
-        messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
+            self._control, self._accepted = _zeros_like(arrays), {}
+        messages = list(super().configure_train(server_round, arrays, config, grid))
         for message in messages:
+            entries = control_config(message.metadata.dst_node_id, self._accepted)
             # Flower's strategies share one content between all messages.
-            taken = self._told(message.metadata.dst_node_id)
             message.content = RecordDict(
                 {
                     **message.content,
                     CONTROL: self._control,
-                    CONFIG: ConfigRecord({**message.content.config_records[CONFIG], **taken}),
+                    CONFIG: ConfigRecord({**message.content.config_records[CONFIG], **entries}),
                 }
             )
         self._num_nodes = len(list(grid.get_node_ids()))
@@ -67,53 +64,28 @@ class ScaffoldStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Move the server's variate by the mean change (algorithm 1, line 17), then average the models."""
+        """Add the mean change to the server's variate (algorithm 1, line 17), then average the models."""
         replies = [reply for reply in replies if reply.has_content()]
         weights = [num_examples(reply.content) for reply in replies]
-        # |S| / N: those that replied, of all there are.
+        # |S| / N: clients that replied, of all clients.
         share = len(replies) / max(len(replies), self._num_nodes)
-        moved: dict[str, np.ndarray] = {name: array.numpy() for name, array in self._control.items()}
+        control: dict[str, np.ndarray] = {name: array.numpy() for name, array in self._control.items()}
         for reply, weight in zip(replies, weights, strict=True):
             change = cast(ArrayRecord, reply.content.pop(CONTROL))
             for name, array in change.items():
-                moved[name] = moved[name] + array.numpy() * np.float32(share * weight / sum(weights))
-            self._taken[reply.metadata.src_node_id] = (site_name(reply), server_round)
-        self._control = ArrayRecord({name: Array(values) for name, values in moved.items()})
-        return self.strategy.aggregate_train(server_round, replies)
-
-    def _told(self, node: int) -> dict[str, int | list[int] | list[str]]:
-        if node in self._taken or not self._taken:
-            return {CONTROL_ROUND: self._taken.get(node, ("", 0))[1]}
-        sites, rounds = zip(*self._taken.values(), strict=True)
-        return {CONTROL_SITES: list(map(site_digest, sites)), CONTROL_ROUND: list(rounds)}
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask the wrapped strategy."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Ask the wrapped strategy."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        """Log this strategy's settings, then the wrapped one's."""
-        logger.info("ScaffoldStrategy: control variates around %s", type(self.strategy).__name__)
-        self.strategy.summary()
+                control[name] = control[name] + array.numpy() * np.float32(share * weight / sum(weights))
+            self._accepted[reply.metadata.src_node_id] = (site_name(reply), server_round)
+        self._control = ArrayRecord({name: Array(values) for name, values in control.items()})
+        return super().aggregate_train(server_round, replies)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the server's variate, whose changes are in it, and the wrapped strategy's state."""
-        return {
-            "control": self._control,
-            "taken": self._taken,
-            "strategy": strategy_state(self.strategy),
-        }
+        """Return the server's variate, the accepted rounds, and the wrapped strategy's state."""
+        return {**super().state_dict(), "control": self._control, "accepted": self._accepted}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state back."""
-        self._control, self._taken = state_dict["control"], state_dict["taken"]
-        load_strategy_state(self.strategy, state_dict["strategy"])
+        """Load a state of :meth:`state_dict`."""
+        super().load_state_dict(state_dict)
+        self._control, self._accepted = state_dict["control"], state_dict["accepted"]
 
 
 def _zeros_like(arrays: ArrayRecord) -> ArrayRecord:

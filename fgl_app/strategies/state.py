@@ -1,4 +1,4 @@
-"""What a strategy has learnt so far, as plain values, and those values as one safetensors file."""
+"""The state of a strategy as plain values, and such values in one safetensors file."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ from flwr.serverapp.strategy import Strategy
 from safetensors.torch import save
 
 from fgl_app.files import write_atomically
-from fgl_app.strategies.exchange import ClientFailure
 
 _TREE = "tree"
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Tells what it has learnt as plain values, and takes it back; torch's optimizers are such."""
+    """Has a state of plain values that can be saved and loaded, as torch's optimizers have."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state back."""
+        """Load a state."""
 
 
 def strategy_state(strategy: Strategy) -> dict[str, Any]:
-    """Return what a strategy has learnt.
+    """Return the state of a strategy.
 
     Parameters
     ----------
     strategy : Strategy
-        One that is :class:`Stateful` is asked. Of any other, as Flower's own, it is every attribute of plain
-        values or arrays that is no parameter of its constructor: moments and current weights, not settings,
-        which are whoever's resumes the run. A strategy inside it is asked in turn.
+        A :class:`Stateful` strategy returns its own state. The state of any other, such as Flower's own, is
+        every attribute of plain values or arrays that is not a parameter of the constructor: moments and
+        current weights, not settings, which the resumed run provides. Wrapped strategies are included.
     """
     if isinstance(strategy, Stateful):
         return strategy.state_dict()
@@ -56,7 +55,7 @@ def strategy_state(strategy: Strategy) -> dict[str, Any]:
 
 
 def load_strategy_state(strategy: Strategy, state: dict[str, Any]) -> None:
-    """Give a strategy of the same kind what :func:`strategy_state` returned."""
+    """Load a state of :func:`strategy_state` into a strategy of the same kind."""
     if isinstance(strategy, Stateful):
         strategy.load_state_dict(state)
         return
@@ -68,39 +67,15 @@ def load_strategy_state(strategy: Strategy, state: dict[str, Any]) -> None:
             setattr(strategy, name, value)
 
 
-class Wrapper(Protocol):
-    """A strategy around another that notes what went wrong with single nodes."""
-
-    strategy: Strategy
-    rejected: list[ClientFailure]
-    failures: list[ClientFailure]
-
-
-def wrapper_state(wrapper: Wrapper) -> dict[str, Any]:
-    """Return a wrapper's incidents, and what the strategy inside has learnt."""
-    return {
-        "rejected": [incident.to_json() for incident in wrapper.rejected],
-        "failures": [incident.to_json() for incident in wrapper.failures],
-        "strategy": strategy_state(wrapper.strategy),
-    }
-
-
-def load_wrapper_state(wrapper: Wrapper, state: dict[str, Any]) -> None:
-    """Give a wrapper what :func:`wrapper_state` returned."""
-    wrapper.rejected = [ClientFailure(**incident) for incident in state["rejected"]]
-    wrapper.failures = [ClientFailure(**incident) for incident in state["failures"]]
-    load_strategy_state(wrapper.strategy, state["strategy"])
-
-
 def write_state(state: Mapping[str, Any], file: Path) -> None:
-    """Write plain values in one step: a reader finds the old file or the whole new one.
+    """Write plain values in one step: a reader finds the old file or the complete new one.
 
     Parameters
     ----------
     state : Mapping[str, Any]
-        None, numbers, texts, bytes, NumPy arrays, tensors and ArrayRecords, in dicts, lists and tuples.
+        None, numbers, strings, bytes, NumPy arrays, tensors and ArrayRecords, in dicts, lists and tuples.
     file : Path
-        Becomes a safetensors file whose metadata hold all but the arrays.
+        A safetensors file; its metadata hold everything but the arrays.
 
     Raises
     ------
@@ -113,12 +88,12 @@ def write_state(state: Mapping[str, Any], file: Path) -> None:
 
 
 def read_state(file: Path) -> dict[str, Any]:
-    """Return what :func:`write_state` wrote, arrays on the CPU.
+    """Return the values that :func:`write_state` wrote, arrays on the CPU.
 
     Raises
     ------
     ValueError
-        When the file is damaged or another's.
+        When the file is damaged or was not written by :func:`write_state`.
     """
     try:
         with safetensors.safe_open(file, "pt") as content:
@@ -142,11 +117,11 @@ def _is_plain(value: object) -> bool:
 
 
 def _encode(value: object, arrays: dict[str, torch.Tensor]) -> object:
-    """Return a value as JSON has it; what JSON has not becomes a dict of one key that names its kind."""
+    """Return a value as JSON; a type that JSON lacks becomes a dict whose one key names the type."""
 
     def keep(kind: str, tensor: torch.Tensor) -> dict[str, str]:
         name = str(len(arrays))
-        # A copy of its own: safetensors refuses tensors that share memory.
+        # A copy: safetensors refuses tensors that share memory.
         arrays[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {kind: name}
 

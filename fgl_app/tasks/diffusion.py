@@ -109,7 +109,7 @@ class DiffusionTask(Task):
 
     def round_factor(self, number: int) -> float:
         """Return what a step size is multiplied with in a round, or correction, of this number, from 1."""
-        rounds = self.config.num_server_rounds - (self.config.method != "diffusion")
+        rounds = self.config.num_server_rounds - bool(self.config.spec.setup_message)
         if not self.config.round_decay or rounds < 2:
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * (number - 1) / rounds))

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fgl_app.algorithms.types import LabeledImages
+from fgl_app.algorithms.types import LabeledImages, State
+from fgl_app.algorithms.weights import load_weights
 from fgl_app.config import RunConfig
 from fgl_app.data.types import ImageDataset
 from fgl_app.models.devices import resolve_device
@@ -81,6 +82,12 @@ class Task(ABC):
     @abstractmethod
     def new_model(self) -> nn.Module:
         """Return a model with the seeded initial weights, on the config's device."""
+
+    def model_with(self, state: State) -> nn.Module:
+        """Return a model with the weights of a state, on the config's device."""
+        model = self.new_model()
+        load_weights(model, state)
+        return model
 
     @abstractmethod
     def train(

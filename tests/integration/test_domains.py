@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fgl_app.algorithms.embedding import encode_texts
-from fgl_app.messages.uploads import record_to_embeddings
+from fgl_app.messages.embeddings import record_to_embeddings
 from fgl_app.models.pipelines import Placement, load_text_encoder
 from tests.integration.test_apps import run
 from tests.unit.test_data import STYLES, a_folder_of_styles

@@ -13,7 +13,9 @@ from flwr.serverapp.strategy import FedAvg
 
 from fgl_app.algorithms.plateau import is_plateau
 from fgl_app.algorithms.scaffold import GradientControl
-from fgl_app.messages.records import arrays_to_state, last_accepted_round, site_record, state_to_arrays
+from fgl_app.messages.control import last_accepted_round
+from fgl_app.messages.sites import site_record
+from fgl_app.messages.weights import arrays_to_state, state_to_arrays
 from fgl_app.strategies import CheckedStrategy, FedDDPMStrategy, NoExchangeStrategy, ScaffoldStrategy
 from fgl_app.strategies.exchange import TooFewRepliesError
 from tests.fake_grid import FakeGrid

@@ -16,7 +16,7 @@ from torch import nn
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.config import config_keys, parse_config
 from fgl_app.data.partitions import load_client_data
-from fgl_app.messages.records import arrays_to_state, state_to_arrays
+from fgl_app.messages.weights import arrays_to_state, state_to_arrays
 from fgl_app.models.assets import DIGIT_NAMES
 from fgl_app.models.classifiers import build_classifier
 from fgl_app.models.unets import build_unet

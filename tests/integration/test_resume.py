@@ -163,7 +163,7 @@ def test_what_was_found_before_the_first_round_ended_is_not_lost(tmp_path, monke
             lambda state, file: killed() if state["round"] else write_state(state, file),
         )
     else:
-        monkeypatch.setattr("fgl_app.server.session.Session.evaluate", lambda *_: killed())
+        monkeypatch.setattr("fgl_app.server.evaluation.RoundEvaluator.evaluate", lambda *_: killed())
     options["client_state_dir"] = str(tmp_path / "b")
     with pytest.raises(KilledError):
         run(tmp_path, "died", **options)

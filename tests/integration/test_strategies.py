@@ -9,7 +9,9 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDic
 from flwr.serverapp.strategy import FedAvg
 
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.messages.records import embeddings_to_record, message_bytes, site_record
+from fgl_app.messages.embeddings import embeddings_to_record
+from fgl_app.messages.sites import site_record
+from fgl_app.messages.sizes import message_bytes
 from fgl_app.metrics.traffic import TrafficLedger
 from fgl_app.strategies import CheckedStrategy, FGLStrategy
 from fgl_app.strategies.exchange import TooFewRepliesError
@@ -398,7 +400,7 @@ def test_a_reply_that_flower_cannot_read_is_that_nodes_failure(error):
     )
     strategy.start(grid, ARRAYS, num_rounds=1)
     assert [incident.node for incident in strategy.failures] == ["2"]
-    assert "a reply that cannot be read" in strategy.failures[0].reason
+    assert "the reply cannot be read" in strategy.failures[0].reason
 
 
 def test_a_lost_connection_is_nobodys_failure():

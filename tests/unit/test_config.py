@@ -55,7 +55,7 @@ def test_every_key_is_described():
         ({"inner-strategy": "centralized"}, "needs method 'classifier' or 'diffusion', got 'fgl'"),
         (
             {"inner-strategy": "auxiliary-only", "method": "diffusion"},
-            "'auxiliary-only' is a reference point and needs method 'fedddpm', got 'diffusion'",
+            "'auxiliary-only' is a baseline and needs method 'fedddpm', got 'diffusion'",
         ),
         ({"num-clients": 3, "min-nodes": 4}, "min-nodes must be at most num-clients (3), got 4"),
         (

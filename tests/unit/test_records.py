@@ -7,16 +7,12 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from torch import nn
 
 from fgl_app.algorithms.types import TextEmbeddings
-from fgl_app.messages.records import (
-    EMBEDDINGS,
-    arrays_to_state,
-    embeddings_to_record,
-    load_weights,
-    restore_dtypes,
-    state_to_arrays,
-    with_state,
-)
-from fgl_app.messages.uploads import UploadError, check_trained, record_to_embeddings
+from fgl_app.algorithms.weights import load_weights
+from fgl_app.messages.embeddings import embeddings_to_record, record_to_embeddings
+from fgl_app.messages.keys import EMBEDDINGS
+from fgl_app.messages.replies import check_trained
+from fgl_app.messages.validation import UploadError
+from fgl_app.messages.weights import arrays_to_state, replace_weights, restore_dtypes, state_to_arrays
 
 SHAPES = {"prompt_embeds": (4, 2)}
 
@@ -125,7 +121,7 @@ def test_bytes_that_are_no_array_are_refused():
 def test_bytes_made_to_break_the_reader_are_refused(data):
     content = upload()
     content[EMBEDDINGS]["labels"] = Array("int64", (3,), "numpy.ndarray", data)
-    with pytest.raises(UploadError, match=r"'labels' (cannot be read|is no array)"):
+    with pytest.raises(UploadError, match=r"'labels' (cannot be read|is not an array)"):
         read(content)
 
 
@@ -142,7 +138,7 @@ def test_a_header_that_lies_is_refused():
     content = upload()
     real = content[EMBEDDINGS]["labels"]
     content[EMBEDDINGS]["labels"] = Array("int64", (4,), real.stype, real.data)
-    with pytest.raises(UploadError, match="is not what its header says"):
+    with pytest.raises(UploadError, match="does not match its header"):
         read(content)
 
 
@@ -180,7 +176,7 @@ def test_integers_are_rounded_and_stay_beside_a_corrected_state():
     restored = restore_dtypes(averaged, reference)
     assert restored["n"].numpy() == 5
     assert restored["n"].dtype == "int64"
-    corrected = with_state(restored, {"w": torch.ones(2), "n": torch.tensor(7)})
+    corrected = replace_weights(restored, {"w": torch.ones(2), "n": torch.tensor(7)})
     assert corrected["w"].numpy().tolist() == [1, 1]
     assert corrected["n"].numpy() == 5
 

@@ -1,0 +1,84 @@
+"""The base of strategies that wrap another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fgl_app.progress import log
+from fgl_app.strategies.exchange import ClientFailure
+from fgl_app.strategies.state import load_strategy_state, strategy_state
+
+
+class WrapperStrategy(Strategy):
+    """Delegate the four hooks, the summary and the state to the wrapped strategy.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Any Flower strategy.
+
+    Attributes
+    ----------
+    rejected : list[ClientFailure]
+        Replies that broke a rule.
+    failures : list[ClientFailure]
+        Replies that were errors, and nodes that did not reply.
+    """
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+        self.rejected: list[ClientFailure] = []
+        self.failures: list[ClientFailure] = []
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return the wrapped strategy's training requests."""
+        return self.strategy.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the wrapped strategy's aggregate."""
+        return self.strategy.aggregate_train(server_round, replies)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return the wrapped strategy's evaluation requests."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return the wrapped strategy's evaluation metrics."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Log this strategy and the one it wraps, then the settings of the wrapped one."""
+        log.info("%s around %s", type(self).__name__, type(self.strategy).__name__)
+        self.strategy.summary()
+
+    def client_failures(self) -> tuple[list[ClientFailure], list[ClientFailure]]:
+        """Return the rejected replies and the failures of this strategy and of those it wraps."""
+        inner: tuple[list[ClientFailure], list[ClientFailure]] = ([], [])
+        if isinstance(self.strategy, WrapperStrategy):
+            inner = self.strategy.client_failures()
+        return [*self.rejected, *inner[0]], [*self.failures, *inner[1]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the client failures, and the wrapped strategy's state."""
+        return {
+            "rejected": [failure.to_json() for failure in self.rejected],
+            "failures": [failure.to_json() for failure in self.failures],
+            "strategy": strategy_state(self.strategy),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state of :meth:`state_dict`."""
+        self.rejected = [ClientFailure(**failure) for failure in state_dict["rejected"]]
+        self.failures = [ClientFailure(**failure) for failure in state_dict["failures"]]
+        load_strategy_state(self.strategy, state_dict["strategy"])
