@@ -1,10 +1,11 @@
-"""Fixtures: Flower outside a run, and a tiny pipeline of real components."""
+"""Fixtures for all tests: Flower outside a run, no idle waiting, and small data and models."""
 
 from __future__ import annotations
 
+import gc
 import os
 
-# Read by OpenMP when torch is loaded: waiting threads must not keep others from shared cores.
+# OpenMP reads these when torch is loaded: waiting threads must not keep other processes from shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
@@ -12,17 +13,36 @@ import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
 
+from fgl_app.strategies import exchange
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _flower_identity():
-    """Let messages be made outside a run."""
+    """Allow messages outside a run."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads():
-    """One thread: the models here are too small to share, and sums come out the same anywhere."""
+    """Use one thread: the models are too small to share, and sums are the same on any machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_polling():
+    """Poll often: the nodes of the tests reply at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exchange, "SETTLE_SECONDS", 0.01)
+        patch.setattr(exchange, "POLL_SECONDS", 0.01)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen_objects():
+    """Exempt loaded libraries from garbage collection, which Flower's strategies run for every reply."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
