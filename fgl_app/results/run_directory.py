@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from fgl_app.files import write_atomically
+from fgl_app.metrics.specs import METRICS
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ _DISTRIBUTIONS = ("fgl-app", "flwr", "torch", "diffusers", "transformers", "data
 # A reader meets the outcome first and the long tables last.
 _FIRST_KEYS = (
     *("status", "error", "strategy", "dataset", "seed", "num_clients", "rounds"),
-    *("accuracy", "loss", "frechet_distance", "label_agreement", "downstream_accuracy"),
+    *METRICS,
 )
 _LAST_KEYS = (
     *("seconds", "uplink_bytes", "downlink_bytes"),

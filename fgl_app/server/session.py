@@ -174,13 +174,13 @@ class Session:
         by_domain = (
             {f"{self.task.primary_metric}_by_domain": evaluation.by_domain} if evaluation.by_domain else {}
         )
-        self.outcome |= {**metrics, **self.task.protocol, **by_domain}
+        self.outcome |= {**metrics, **self.task.evaluation_details, **by_domain}
         bytes_so_far = {"uplink_bytes": traffic["uplink"], "downlink_bytes": traffic["downlink"]}
         self.directory.log({"event": "round", "round": server_round, **metrics, **by_domain, **bytes_so_far})
         self.trackers.log(server_round, metrics, self.ledger.by_phase(), self.directory.seconds)
         if evaluation.samples is not None:
             self._keep_samples(server_round, evaluation.samples)
-        text = self.task.describe(metrics)
+        text = self.task.log_text(metrics)
         log.info("round %d/%d: %s", server_round, self.config.num_server_rounds, text)
 
     def _keep_samples(self, server_round: int, samples: LabeledImages) -> None:

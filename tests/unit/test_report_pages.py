@@ -41,7 +41,7 @@ def test_a_report_fits_and_asks_nobody(tmp_path, browser, width):
 def test_the_many_numbers_of_a_diffusion_model_fit(tmp_path, browser, width):
     quality = {"frechet_distance": 123.4, "precision": 0.5, "recall": 0.5, "label_agreement": 0.5}
     more = {"downstream_accuracy": 0.5, "model_bytes": 5 * 10**6}
-    run = a_run(tmp_path, quality=quality, **quality, **more)
+    run = a_run(tmp_path, quality=quality, **more)
     seen = browser.look(write_report(run), width)
     assert_sound(seen, width)
     assert seen["pictures"] == 2
