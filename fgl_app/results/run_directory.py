@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import math
 import os
 import platform
@@ -18,8 +17,7 @@ from typing import IO, Any, Self
 
 from fgl_app.files import write_atomically
 from fgl_app.metrics.specs import METRICS
-
-logger = logging.getLogger(__name__)
+from fgl_app.progress import log
 
 _DISTRIBUTIONS = ("fgl-app", "flwr", "torch", "diffusers", "transformers", "datasets")
 # A reader meets the outcome first and the long tables last.
@@ -314,7 +312,7 @@ def _point_latest(path: Path) -> None:
         temporary.replace(latest)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        logger.info("no link %s to this run: %s", latest, error)
+        log.info("no link %s to this run: %s", latest, error)
 
 
 def _to_json(values: Mapping[str, Any]) -> str:

@@ -99,7 +99,7 @@ def test_create_says_what_cannot_be_written(tmp_path):
 
 def test_a_link_that_cannot_be_made_is_a_log_line_and_no_failure(tmp_path, caplog):
     (tmp_path / "latest").mkdir()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="fgl"):
         run = RunDirectory.create(tmp_path, "run", {})
     assert "no link" in caplog.text
     assert run.path.is_dir()
