@@ -11,7 +11,7 @@ CONFIG = {"method": "fgl", "num-clients": 10, "prompt-template": "<script>alert(
 def a_run(tmp_path, name="a-run", *, config=CONFIG, accuracies=(0.4, 0.8), quality=None, **summary):
     """Return the folder of a completed run of ten clients; ``summary`` changes its summary.
 
-    With ``quality`` it has these metrics in every round, in place of accuracy and loss.
+    With ``quality`` every round and the summary have these metrics in place of accuracy and loss.
     """
     run = RunDirectory.create(tmp_path, name, config)
     with run.phase("synthesis"):
@@ -31,8 +31,7 @@ def a_run(tmp_path, name="a-run", *, config=CONFIG, accuracies=(0.4, 0.8), quali
             "seconds": {"total": 185.0, "synthesis": 74.0},
             "uplink_bytes": {"total": 4_123_450, "setup": 123_450, "train": 4_000_000},
             "downlink_bytes": {"total": 5_000_000, "train": 5_000_000},
-            "accuracy": accuracies[-1] if accuracies else None,
-            "loss": 0.5,
+            **(quality or {"accuracy": accuracies[-1] if accuracies else None, "loss": 0.5}),
             "rejected_uploads": [],
             "failures": [],
             "versions": {"python": "3.11.7", "flwr": "1.41.0"},

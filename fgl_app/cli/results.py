@@ -131,9 +131,9 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
         ("clients", lambda row: row["num_clients"]),
         ("rounds", lambda row: row["rounds"]),
         ("result", _result),
-        ("sent", lambda row: _form(row["uplink_bytes"], format_bytes)),
-        ("received", lambda row: _form(row["downlink_bytes"], format_bytes)),
-        ("time", lambda row: _form(row["seconds"], format_duration)),
+        ("sent", lambda row: _format(row["uplink_bytes"], format_bytes)),
+        ("received", lambda row: _format(row["downlink_bytes"], format_bytes)),
+        ("time", lambda row: _format(row["seconds"], format_duration)),
     ]
     for title, _ in columns:
         numbers = title in ("clients", "rounds", "sent", "received", "time")
@@ -150,15 +150,11 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
 _STYLES = {"completed": "green", "failed": "red", "unfinished": "yellow", "running": "cyan"}
 
 
-def _form(value: float | None, human: Callable[[float], str]) -> str | None:
-    return None if value is None else human(value)
+def _format(value: float | None, to_text: Callable[[float], str]) -> str | None:
+    return None if value is None else to_text(value)
 
 
 def _result(row: dict[str, Any]) -> str | None:
-    from fgl_app.metrics.units import format_number, format_percent
+    from fgl_app.metrics.specs import format_metrics
 
-    if row["metric"] is None:
-        return None
-    if row["metric"] == "accuracy":
-        return f"accuracy {format_percent(row['value'])}"
-    return f"Frechet distance {format_number(row['value'])}"
+    return None if row["metric"] is None else format_metrics({row["metric"]: row["value"]})

@@ -10,18 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from fgl_app.files import write_atomically
-from fgl_app.metrics.units import format_bytes, format_duration, format_number, format_percent
+from fgl_app.metrics.specs import KEY_FIGURES, PRIMARY_METRICS
+from fgl_app.metrics.units import format_bytes, format_duration
 from fgl_app.results.curves import Curve, plot_curves, run_color
 from fgl_app.results.report import data_uri, minute
-from fgl_app.results.runs import PRIMARY_METRICS, Run
-from fgl_app.results.tables import NONE, PLACES, counted, text, total_last
-
-_METRICS: tuple[tuple[str, str, Callable[[float], str], Callable[[list[float]], float]], ...] = (
-    ("accuracy", "accuracy", format_percent, max),
-    ("frechet_distance", "Frechet distance", format_number, min),
-    ("label_agreement", "label agreement", format_percent, max),
-    ("downstream_accuracy", "downstream accuracy", format_percent, max),
-)
+from fgl_app.results.runs import Run
+from fgl_app.results.tables import NONE, PLACES, counted, or_dash, text, total_last
 
 
 @dataclass(frozen=True)
@@ -90,8 +84,13 @@ def _results(runs: Sequence[Run]) -> _Table:
         _Row("clients", [str(run.num_clients or NONE) for run in runs]),
         _Row("rounds", [str(run.num_rounds or NONE) for run in runs]),
         *(
-            _quantity(title, [run.results.get(key) for run in runs], form, best)
-            for key, title, form, best in _METRICS
+            _quantity(
+                spec.title,
+                [run.results.get(spec.key) for run in runs],
+                spec.format,
+                max if spec.higher_is_better else min,
+            )
+            for spec in KEY_FIGURES
         ),
         *(
             _quantity(f"{word} in all", [run.bytes_by_phase(way).get("total") for run in runs], format_bytes)
@@ -121,7 +120,7 @@ def _quantity(
     top = best(known) if best and len(known) > 1 else None
     return _Row(
         name,
-        [NONE if value is None else form(value) for value in values],
+        [or_dash(value, form) for value in values],
         frozenset(i for i, value in enumerate(values) if value is not None and value == top),
     )
 
@@ -155,16 +154,18 @@ def _differences(runs: Sequence[Run]) -> _Table:
 
 def _pictures(runs: Sequence[Run], labels: Sequence[str]) -> list[dict[str, str]]:
     pictures = []
-    for metric in PRIMARY_METRICS:
-        by_round = [Curve(label, number, run.curve(metric)) for number, (label, run) in _each(runs, labels)]
-        by_bytes = [Curve(label, number, _sent(run, metric)) for number, (label, run) in _each(runs, labels)]
+    for spec in PRIMARY_METRICS:
+        by_round = [Curve(label, number, run.curve(spec.key)) for number, (label, run) in _each(runs, labels)]
+        by_bytes = [
+            Curve(label, number, _sent(run, spec.key)) for number, (label, run) in _each(runs, labels)
+        ]
         for axis, curves in (("round", by_round), ("bytes", by_bytes)):
             drawn = [curve for curve in curves if curve.points]
             # A single point says no more than its number, and several by round say nothing of each other.
             if any(len(curve.points) > 1 for curve in drawn) or (axis == "bytes" and len(drawn) > 1):
                 file = io.BytesIO()
-                plot_curves(metric, drawn, axis, file)
-                alt = f"{metric.replace('_', ' ')} of each run by {axis}"
+                plot_curves(spec, drawn, axis, file)
+                alt = f"{spec.title} of each run by {axis}"
                 pictures.append({"uri": data_uri(file.getvalue()), "alt": alt})
     return pictures
 

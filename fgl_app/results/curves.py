@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from fgl_app.metrics.units import format_number, format_percent
+from fgl_app.metrics.specs import MetricSpec
 from fgl_app.results.style import BLUE, MUTED, ORANGE, PALETTE, picture, scale_bytes, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_CURVES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "accuracy": ("Accuracy of the global model", format_percent),
-    "frechet_distance": ("Frechet distance of the global model's samples", format_number),
-}
 
-
-def plot_metric(name: str, points: Sequence[tuple[int, float]], path: Path) -> None:
+def plot_metric(spec: MetricSpec, points: Sequence[tuple[int, float]], path: Path) -> None:
     """Draw a metric by round.
 
     Parameters
     ----------
-    name : str
-        "accuracy" (0..1, higher is better) or "frechet_distance" (lower is better, logarithmic axis).
+    spec : MetricSpec
+        The metric: title, format and scale of the value axis.
     points : Sequence[tuple[int, float]]
         Round and value, at least two, rounds ascending.
     path : Path
@@ -39,17 +34,14 @@ def plot_metric(name: str, points: Sequence[tuple[int, float]], path: Path) -> N
     """
     if len(points) < 2:
         raise ValueError(f"points must hold at least two rounds, got {len(points)}")
-    title, human = _CURVES[name]
     rounds, values = zip(*points, strict=True)
-    with picture(path, 3.1, title, f"{human(values[-1])} after round {rounds[-1]}") as figure:
+    subtitle = f"{spec.format(values[-1])} after round {rounds[-1]}"
+    with picture(path, 3.1, spec.curve_title, subtitle) as figure:
         axes = figure.subplots()
         marker = "o" if len(points) <= 20 else None
         axes.plot(rounds, values, color=BLUE, linewidth=2, marker=marker, markersize=5, clip_on=False)
         axes.plot(rounds[-1], values[-1], "o", color=BLUE, markersize=8, clip_on=False, zorder=3)
-        if name == "accuracy":
-            _scale_fractions(axes, values)
-        else:
-            _scale_distances(axes, values)
+        _scale_values(axes, spec, values)
         _number_rounds(axes)
 
 
@@ -77,13 +69,13 @@ def run_color(number: int) -> str:
     return PALETTE[number % len(PALETTE)]
 
 
-def plot_curves(name: str, curves: Sequence[Curve], axis: str, file: IO[bytes]) -> None:
+def plot_curves(spec: MetricSpec, curves: Sequence[Curve], axis: str, file: IO[bytes]) -> None:
     """Draw a metric of several runs over each other.
 
     Parameters
     ----------
-    name : str
-        "accuracy" or "frechet_distance".
+    spec : MetricSpec
+        The metric.
     curves : Sequence[Curve]
         At least one, each with at least one point.
     axis : str
@@ -91,16 +83,13 @@ def plot_curves(name: str, curves: Sequence[Curve], axis: str, file: IO[bytes]) 
     file : IO[bytes]
         Gets the PNG.
     """
-    title, _ = _CURVES[name]
     subtitle = "by round" if axis == "round" else "by what the clients had sent by then"
     rows = math.ceil(len(curves) / 2)
-    with picture(file, 3.4 + 0.2 * rows, title, subtitle) as figure:
+    with picture(file, 3.4 + 0.2 * rows, spec.curve_title, subtitle) as figure:
         axes = figure.subplots()
         for curve in curves:
             _draw_curve(axes, curve)
-        (_scale_fractions if name == "accuracy" else _scale_distances)(
-            axes, [value for curve in curves for _, value in curve.points]
-        )
+        _scale_values(axes, spec, [value for curve in curves for _, value in curve.points])
         if axis == "round":
             _number_rounds(axes)
         else:
@@ -160,25 +149,19 @@ def plot_corrections(decisions: Sequence[Mapping[str, Any]], threshold: float, p
         _number_rounds(lower)
 
 
-def _scale_fractions(axes: Axes, values: Sequence[float]) -> None:
-    from matplotlib.ticker import PercentFormatter
+def _scale_values(axes: Axes, spec: MetricSpec, values: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
-    low = max(0.0, math.floor(10 * min(values) - 0.5) / 10)
-    axes.set_ylim(low, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(axis="y")
-
-
-def _scale_distances(axes: Axes, values: Sequence[float]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
+    if spec.scale == "fraction":
+        axes.set_ylim(max(0.0, math.floor(10 * min(values) - 0.5) / 10), 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        return
     axes.set_yscale("log")
-    low, high = max(1e-3, 0.8 * min(values)), 1.25 * max(1e-3, *values)
-    axes.set_ylim(low, high)
+    axes.set_ylim(max(1e-3, 0.8 * min(values)), 1.25 * max(1e-3, *values))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
-    axes.grid(axis="y")
 
 
 def _number_rounds(axes: Axes) -> None:

@@ -10,17 +10,17 @@ from datetime import datetime
 from pathlib import Path
 
 from fgl_app.files import write_atomically
-from fgl_app.metrics.units import format_bytes, format_duration, format_number, format_percent
-from fgl_app.results.runs import PRIMARY_METRICS, Run
-from fgl_app.results.tables import counted, percent, problem_tables, result_tables, total_last
+from fgl_app.metrics.specs import KEY_FIGURES, PRIMARY_METRICS
+from fgl_app.metrics.units import format_bytes, format_duration, format_number
+from fgl_app.results.runs import Run
+from fgl_app.results.tables import NONE, counted, problem_tables, result_tables, total_last
 
 SETUP_PHASE = "setup"
 """The phase in which clients upload once; its uplink bytes are a primary_metric of the report."""
 
 # In this order the columns of a wide page come out about even.
 _PICTURES = {
-    "accuracy.png": "Accuracy of the global model by round",
-    "frechet_distance.png": "Frechet distance of the global model's samples by round",
+    **{f"{spec.key}.png": f"{spec.curve_title} by round" for spec in PRIMARY_METRICS},
     "label_distribution.png": "Examples of each class that each client holds",
     "traffic.png": "Bytes sent and received by the clients in each phase",
     "corrections.png": "The clients' loss, its improvement, and where FedDDPM+ corrected",
@@ -28,7 +28,7 @@ _PICTURES = {
     "auxiliary_images.png": "Auxiliary images of each class, sampled from the clients' own models",
     "samples_by_round.png": "Samples from the same noise, a row for each round",
 }
-_DRAWN_HERE = {*(f"{name}.png" for name in PRIMARY_METRICS), "traffic.png"}
+_DRAWN_HERE = {*(f"{spec.key}.png" for spec in PRIMARY_METRICS), "traffic.png"}
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ def draw_pictures(run: Run, folder: Path) -> set[str]:
     from fgl_app.results.plots import plot_traffic
 
     drawn = set()
-    for name in PRIMARY_METRICS:
-        if len(points := run.curve(name)) > 1:
-            plot_metric(name, points, folder / f"{name}.png")
-            drawn.add(f"{name}.png")
+    for spec in PRIMARY_METRICS:
+        if len(points := run.curve(spec.key)) > 1:
+            plot_metric(spec, points, folder / f"{spec.key}.png")
+            drawn.add(f"{spec.key}.png")
     if phases := _traffic(run):
         beside = None
         if run.fedavg_bytes and run.strategy != "fedavg":
@@ -158,18 +158,13 @@ def _fedavg(run: Run, would_send: int, sent: int) -> _Number:
 
 
 def _qualities(run: Run) -> list[_Number]:
-    note = f"after round {run.num_rounds}" if run.num_rounds else ""
-    if run.results.get("frechet_distance") is None:
-        accuracy = run.results.get("accuracy")
-        return [_Number("Accuracy", percent(accuracy), note if accuracy is not None else "")]
-    numbers = [_Number("Frechet distance", format_number(run.results["frechet_distance"]), note)]
-    for key, name, meaning in (
-        ("label_agreement", "Label agreement", "samples that look like their class"),
-        ("downstream_accuracy", "Downstream accuracy", "a classifier trained on samples"),
-    ):
-        if run.results.get(key) is not None:
-            numbers.append(_Number(name, format_percent(run.results[key]), meaning))
-    return numbers
+    after = f"after round {run.num_rounds}" if run.num_rounds else ""
+    figures = [
+        _Number(spec.heading, spec.format(run.results[spec.key]), spec.explanation or after)
+        for spec in KEY_FIGURES
+        if run.results.get(spec.key) is not None
+    ]
+    return figures or [_Number(PRIMARY_METRICS[0].heading, NONE)]
 
 
 def _resumption(after: int, when: datetime) -> str:

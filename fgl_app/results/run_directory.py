@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import math
 import os
 import platform
@@ -17,14 +16,14 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from fgl_app.files import write_atomically
-
-logger = logging.getLogger(__name__)
+from fgl_app.metrics.specs import METRICS
+from fgl_app.progress import log
 
 _DISTRIBUTIONS = ("fgl-app", "flwr", "torch", "diffusers", "transformers", "datasets")
 # A reader meets the outcome first and the long tables last.
 _FIRST_KEYS = (
     *("status", "error", "strategy", "dataset", "seed", "num_clients", "rounds"),
-    *("accuracy", "loss", "frechet_distance", "label_agreement", "downstream_accuracy"),
+    *METRICS,
 )
 _LAST_KEYS = (
     *("seconds", "uplink_bytes", "downlink_bytes"),
@@ -313,7 +312,7 @@ def _point_latest(path: Path) -> None:
         temporary.replace(latest)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        logger.info("no link %s to this run: %s", latest, error)
+        log.info("no link %s to this run: %s", latest, error)
 
 
 def _to_json(values: Mapping[str, Any]) -> str:

@@ -11,10 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from fgl_app.metrics.specs import PRIMARY_METRICS
 from fgl_app.results.run_directory import is_running
 
-PRIMARY_METRICS = ("frechet_distance", "accuracy")
-"""The metrics that tell how good a model is; a run has one of them."""
 _BARE = ("classifier", "diffusion")
 
 
@@ -106,9 +105,9 @@ class Run:
     @property
     def primary_metric(self) -> tuple[str, float] | None:
         """The metric that tells how good the model is, with its last value."""
-        for name in PRIMARY_METRICS:
-            if self.results.get(name) is not None:
-                return name, float(self.results[name])
+        for spec in PRIMARY_METRICS:
+            if self.results.get(spec.key) is not None:
+                return spec.key, float(self.results[spec.key])
         return None
 
     def curve(self, metric: str) -> list[tuple[int, float]]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fgl_app.metrics.units import format_bytes, format_duration, format_number, format_percent
+from fgl_app.metrics.specs import KEY_FIGURES, METRICS, PRIMARY_METRICS, MetricSpec
+from fgl_app.metrics.units import format_bytes, format_duration, format_percent
 from fgl_app.results.runs import Run
 
 NONE = "—"
@@ -16,8 +17,9 @@ MOST_INCIDENTS = 50
 _OTHER_RESULTS_OMIT = {
     *("status", "error", "strategy", "dataset", "num_clients", "resumed_after_round"),
     *("rejected_uploads", "skipped_images", "failures"),
-    *("seconds", "uplink_bytes", "downlink_bytes", "versions", "decisions", "accuracy_by_domain"),
-    *("accuracy", "frechet_distance", "label_agreement", "downstream_accuracy", "model_bytes"),
+    *("seconds", "uplink_bytes", "downlink_bytes", "versions", "decisions", "model_bytes"),
+    *(spec.key for spec in KEY_FIGURES),
+    *(f"{spec.key}_by_domain" for spec in PRIMARY_METRICS),
 }
 # Every run has its own; they say nothing about what was tried.
 PLACES = frozenset({"output-dir", "run-name", "client-state-dir", "resume"})
@@ -64,7 +66,6 @@ def problem_tables(run: Run) -> list[Table]:
 def result_tables(run: Run) -> list[Table]:
     """Return the tables of results, bytes, seconds, versions and config; those without rows are left out."""
     summary = run.summary
-    by_domain = [(name, percent(value)) for name, value in summary.get("accuracy_by_domain", {}).items()]
     more = [
         (key.replace("_", " "), text(value))
         for key, value in summary.items()
@@ -72,7 +73,7 @@ def result_tables(run: Run) -> list[Table]:
     ]
     return _filled(
         _round_table(run),
-        Table("Accuracy by domain", (), by_domain, "pairs"),
+        *(_domain_table(run, spec) for spec in PRIMARY_METRICS),
         _byte_table(run),
         _second_table(run),
         Table("Other results", (), more, "pairs"),
@@ -82,13 +83,22 @@ def result_tables(run: Run) -> list[Table]:
 
 
 def _round_table(run: Run) -> Table:
-    columns = [key for key in ROUND_COLUMNS if any(key in event for event in run.rounds)]
-    head = ("round", *(ROUND_COLUMNS[key][0] for key in columns))
+    specs = [
+        spec
+        for spec in METRICS.values()
+        if not spec.final_only and any(spec.key in event for event in run.rounds)
+    ]
     rows = [
-        (str(event["round"]), *(ROUND_COLUMNS[key][1](event.get(key)) for key in columns))
+        (str(event["round"]), *(or_dash(event.get(spec.key), spec.format) for spec in specs))
         for event in run.rounds
     ]
-    return Table("Round by round", head, rows, "numeric long")
+    return Table("Round by round", ("round", *(spec.title for spec in specs)), rows, "numeric long")
+
+
+def _domain_table(run: Run, spec: MetricSpec) -> Table:
+    values = run.summary.get(f"{spec.key}_by_domain", {})
+    rows = [(name, or_dash(value, spec.format)) for name, value in values.items()]
+    return Table(f"{spec.heading} by domain", (), rows, "pairs")
 
 
 def _byte_table(run: Run) -> Table:
@@ -172,29 +182,9 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
-def percent(fraction: float | None) -> str:
-    """Return a percentage, or a dash for None."""
-    return NONE if fraction is None else format_percent(fraction)
-
-
-def distance(value: float | None) -> str:
-    """Return a number of three digits, or a dash for None."""
-    return NONE if value is None else format_number(value)
-
-
-def _loss(loss: float | None) -> str:
-    return NONE if loss is None else f"{loss:.4f}"
-
-
-ROUND_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
-    "accuracy": ("accuracy", percent),
-    "loss": ("loss", _loss),
-    "frechet_distance": ("Frechet distance", distance),
-    "precision": ("precision", percent),
-    "recall": ("recall", percent),
-    "label_agreement": ("label agreement", percent),
-}
-"""What is told of a round: the title and the form of each metric."""
+def or_dash(value: float | None, to_text: Callable[[float], str]) -> str:
+    """Return a value as text, or a dash for None."""
+    return NONE if value is None else to_text(value)
 
 
 def text(value: object) -> str:

@@ -21,6 +21,7 @@ class ClassificationTask(Task):
     """Trains the config's classifier by SGD on cross-entropy."""
 
     primary_metric = "accuracy"
+    logged_metrics = ("accuracy", "loss")
     folder = "classifier"
 
     def new_model(self) -> nn.Module:
@@ -52,14 +53,6 @@ class ClassificationTask(Task):
                 examples = data.test.select((data.test.domains == number).nonzero().squeeze(1))
                 by_domain[data.domain_names[number]] = evaluate(model, examples)[0]
         return Evaluation({"accuracy": accuracy, "loss": loss}, by_domain=by_domain)
-
-    def quality(self, metrics: dict[str, float]) -> float:
-        """Return the accuracy."""
-        return metrics["accuracy"]
-
-    def describe(self, metrics: dict[str, float]) -> str:
-        """Return accuracy and loss."""
-        return f"accuracy {100 * metrics['accuracy']:.1f} %, loss {metrics['loss']:.3f}"
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Save the classifier."""

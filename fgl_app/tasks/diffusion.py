@@ -34,6 +34,7 @@ class DiffusionTask(Task):
     """Trains the config's U-Net, class-conditional or not, in pixels or latents."""
 
     primary_metric = "frechet_distance"
+    logged_metrics = ("frechet_distance", "label_agreement")
     folder = "diffusion"
     _reference_features: Tensor | None = None
     _reference_split = "training"
@@ -164,24 +165,13 @@ class DiffusionTask(Task):
         return self.class_names if self.config.class_conditional else ("image",)
 
     @property
-    def protocol(self) -> dict[str, str | int]:
+    def evaluation_details(self) -> dict[str, str | int]:
         """Name what Frechet distances are measured in and against."""
         return {
             "feature_extractor": self._extractor.name,
             "metric_samples": self.config.metric_samples,
             "reference": f"{self.config.dataset}, {self._reference_split} split",
         }
-
-    def quality(self, metrics: dict[str, float]) -> float:
-        """Return the Frechet distance with its sign turned."""
-        return -metrics["frechet_distance"]
-
-    def describe(self, metrics: dict[str, float]) -> str:
-        """Return the Frechet distance and what else is known."""
-        text = f"Frechet distance {metrics['frechet_distance']:.2f}"
-        if "label_agreement" in metrics:
-            text += f", label agreement {100 * metrics['label_agreement']:.1f} %"
-        return text
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Save the model as a pipeline."""

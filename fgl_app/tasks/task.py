@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from fgl_app.algorithms.types import LabeledImages, State
 from fgl_app.algorithms.weights import load_weights
 from fgl_app.config import RunConfig
 from fgl_app.data.types import ImageDataset
+from fgl_app.metrics.specs import METRICS, format_metrics
 from fgl_app.models.devices import resolve_device
 
 
@@ -69,7 +70,9 @@ class Task(ABC):
     """
 
     primary_metric: str
-    """The metric that tells how good a model is."""
+    """Key in METRICS of the metric that ranks models."""
+    logged_metrics: tuple[str, ...]
+    """Keys in METRICS of the metrics in a round's log line."""
     folder: str
     """Name of the folder that a trained model is saved to."""
 
@@ -112,17 +115,18 @@ class Task(ABC):
         return self.class_names
 
     @property
-    def protocol(self) -> dict[str, str | int]:
+    def evaluation_details(self) -> dict[str, str | int]:
         """What the summary tells about how models are evaluated."""
         return {}
 
-    @abstractmethod
-    def quality(self, metrics: dict[str, float]) -> float:
-        """Return a number that is higher for the better of two models."""
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """Return the primary metric with the sign that makes higher values better."""
+        value = metrics[self.primary_metric]
+        return value if METRICS[self.primary_metric].higher_is_better else -value
 
-    @abstractmethod
-    def describe(self, metrics: dict[str, float]) -> str:
-        """Return an evaluation as a piece of a sentence."""
+    def log_text(self, metrics: Mapping[str, float]) -> str:
+        """Return the logged metrics as text, such as ``"accuracy 96.3 %, loss 0.143"``."""
+        return format_metrics({key: metrics[key] for key in self.logged_metrics if key in metrics})
 
     @abstractmethod
     def save(self, model: nn.Module, folder: Path) -> None:

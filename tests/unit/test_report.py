@@ -83,7 +83,7 @@ def test_report_holds_the_numbers(tmp_path):
         "FedAvg: 2 rounds x 10 clients x 500.0 KB,",
         "Time 3 min 5 s",
         "Clients 10",
-        "round accuracy loss 1 40.0 % 1.0000 2 80.0 % 0.5000",
+        "round accuracy loss 1 40.0 % 1.000 2 80.0 % 0.500",
         "setup 123.5 KB 0 B train 4.0 MB 5.0 MB total 4.1 MB 5.0 MB FedAvg instead 10.0 MB 10.0 MB",
         "synthesis 1 min 14 s 40.0 % total 3 min 5 s 100.0 %",
         "python 3.11.7 flwr 1.41.0",

@@ -4,7 +4,7 @@ import pytest
 
 from fgl_app.results.comparison import write_comparison
 from fgl_app.results.report import write_report
-from tests.browser import CHROMIUM, Browser
+from tests.browser import CHROMIUM, inspect_page, open_browser
 from tests.runs import a_run, illustrate
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -13,8 +13,8 @@ LONG = "reply_of_130000000_bytes_" * 12
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+def browser():
+    with open_browser() as browser:
         yield browser
 
 
@@ -32,7 +32,7 @@ def test_a_report_fits_and_asks_nobody(tmp_path, browser, width):
     seconds = {"total": 3599.0, "training on synthetic images": 740.0}
     run = a_run(tmp_path, model_bytes=5 * 10**6, seconds=seconds)
     illustrate(run)
-    seen = browser.look(write_report(run), width)
+    seen = inspect_page(browser, write_report(run), width)
     assert_sound(seen, width)
     assert seen["pictures"] == 4  # accuracy, traffic, labels, images
 
@@ -41,8 +41,8 @@ def test_a_report_fits_and_asks_nobody(tmp_path, browser, width):
 def test_the_many_numbers_of_a_diffusion_model_fit(tmp_path, browser, width):
     quality = {"frechet_distance": 123.4, "precision": 0.5, "recall": 0.5, "label_agreement": 0.5}
     more = {"downstream_accuracy": 0.5, "model_bytes": 5 * 10**6}
-    run = a_run(tmp_path, quality=quality, **quality, **more)
-    seen = browser.look(write_report(run), width)
+    run = a_run(tmp_path, quality=quality, **more)
+    seen = inspect_page(browser, write_report(run), width)
     assert_sound(seen, width)
     assert seen["pictures"] == 2
 
@@ -55,13 +55,13 @@ def test_a_failed_run_with_long_reasons_fits(tmp_path, browser, width):
     run = a_run(
         *(tmp_path, "n" * 120), status="failed", error=LONG, rejected_uploads=incidents, failures=incidents
     )
-    assert_sound(browser.look(write_report(run), width), width)
+    assert_sound(inspect_page(browser, write_report(run), width), width)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_comparison_of_many_runs_scrolls_inside_its_tables(tmp_path, browser, width):
     runs = [a_run(tmp_path, f"run-{number}-{'long' * 8}", accuracy=number / 10) for number in range(9)]
-    seen = browser.look(write_comparison(runs, tmp_path / "page.html"), width)
+    seen = inspect_page(browser, write_comparison(runs, tmp_path / "page.html"), width)
     assert_sound(seen, width)
     assert seen["pictures"] == 2
 
@@ -72,7 +72,7 @@ def test_a_bad_page_is_found_out(tmp_path, browser):
         '<meta name="viewport" content="width=device-width"><script>console.error("no")</script>'
         '<img src="http://127.0.0.1:9/x.png"><div style="width: 500px">wide</div>'
     )
-    seen = browser.look(page, 390)
+    seen = inspect_page(browser, page, 390)
     assert seen["page"] > 390
     assert seen["broken"] == 1
     assert "http://127.0.0.1:9/x.png" in seen["requests"]

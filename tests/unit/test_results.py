@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fgl_app.metrics.specs import METRICS
 from fgl_app.metrics.units import format_bytes, format_duration
 from fgl_app.results.curves import Curve, plot_corrections, plot_curves, plot_metric
 from fgl_app.results.plots import plot_image_grid, plot_label_distribution, plot_traffic
@@ -98,7 +99,7 @@ def test_create_says_what_cannot_be_written(tmp_path):
 
 def test_a_link_that_cannot_be_made_is_a_log_line_and_no_failure(tmp_path, caplog):
     (tmp_path / "latest").mkdir()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="fgl"):
         run = RunDirectory.create(tmp_path, "run", {})
     assert "no link" in caplog.text
     assert run.path.is_dir()
@@ -143,9 +144,11 @@ def test_a_phase_that_raises_is_measured_logged_and_raises(tmp_path):
 def test_summary_is_ordered_strict_json_and_replaces_the_old_one(tmp_path):
     run = RunDirectory.create(tmp_path, "run", {})
     run.write_summary({"status": "failed"})
-    run.write_summary({"versions": {}, "zeta": 1, "alpha": 2, "loss": float("inf"), "status": "completed"})
+    run.write_summary(
+        {"versions": {}, "zeta": 1, "alpha": 2, "recall": 1.0, "loss": float("inf"), "status": "completed"}
+    )
     text = (run.path / "summary.json").read_text()
-    assert list(json.loads(text)) == ["status", "loss", "alpha", "zeta", "versions"]
+    assert list(json.loads(text)) == ["status", "loss", "recall", "alpha", "zeta", "versions"]
     assert json.loads(text)["loss"] is None
     assert sorted(entry.name for entry in run.path.glob("[!.]*")) == ["config.json", "summary.json"]
 
@@ -242,14 +245,14 @@ def test_image_grid_shows_at_most_twenty_classes_and_shrinks_photos(tmp_path):
 
 @pytest.mark.parametrize("points", [[(i, 0.9 - 0.5 / i) for i in range(1, 51)], [(3, 0.0), (4, 1.0)]])
 def test_accuracy(tmp_path, points):
-    plot_metric("accuracy", points, tmp_path / "a.png")
+    plot_metric(METRICS["accuracy"], points, tmp_path / "a.png")
     picture = pixels(tmp_path / "a.png")
     assert picture.shape == (620, 1000, 3)
     assert has_color(picture, [0x00, 0x72, 0xB2])
 
 
 def test_frechet_distances_stand_on_a_logarithmic_scale(tmp_path):
-    plot_metric("frechet_distance", [(2, 80.0), (3, 12.0), (4, 5.3)], tmp_path / "a.png")
+    plot_metric(METRICS["frechet_distance"], [(2, 80.0), (3, 12.0), (4, 5.3)], tmp_path / "a.png")
     assert has_color(pixels(tmp_path / "a.png"), [0x00, 0x72, 0xB2])
 
 
@@ -266,14 +269,14 @@ def test_corrections_are_marked(tmp_path, corrected):
 @pytest.mark.parametrize("points", [[], [(1, 0.9)]])
 def test_less_than_two_rounds_are_no_curve(tmp_path, points):
     with pytest.raises(ValueError, match=f"at least two rounds, got {len(points)}"):
-        plot_metric("accuracy", points, tmp_path / "a.png")
+        plot_metric(METRICS["accuracy"], points, tmp_path / "a.png")
 
 
 def test_curves_of_runs_have_their_colours_and_a_single_point_is_seen(tmp_path):
     for axis in ("round", "bytes"):
         file = io.BytesIO()
         curves = [Curve("first", 0, [(1000, 0.2), (2000, 0.8)]), Curve("second", 2, [(1000, 0.5)])]
-        plot_curves("accuracy", curves, axis, file)
+        plot_curves(METRICS["accuracy"], curves, axis, file)
         picture = pixels(file)
         assert has_color(picture, [0x00, 0x72, 0xB2])
         assert has_color(picture, [0x00, 0x9E, 0x73])
