@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from fgl_app.cli.console import Display, Line, LogReader, Mode, result_table
-from fgl_app.cli.execution import failure_reason
+from fgl_app.cli.run import failure_reason
 from fgl_app.config import ConfigError, config_keys, parse_config, presets
+from fgl_app.launch.app_bundle import stage_app, to_toml
+from fgl_app.launch.config_sources import parse_override, resolve_config
 from fgl_app.launch.flower import flower_environment
-from fgl_app.launch.plan import Machine, federation_config, parse_override, resolve_config, stage_app, to_toml
+from fgl_app.launch.resources import Machine, federation_config
 from fgl_app.launch.runner import RunOutcome
 from fgl_app.preflight import check_generator, check_inputs
 from fgl_app.progress import ProgressEvent
@@ -216,7 +218,7 @@ def test_check_says_what_is_there(tmp_path):
     found = "4,000 training and 1,000 test images, 10 classes; grey, 32 x 32; 5 clients with"
     for row in ("device ok", f"data set ok {found}", "captioner ok strokes", "memory ok", "disk ok"):
         assert row in text
-    assert " no " not in text.replace("precision no", "")
+    assert "failed" not in text
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,9 +228,9 @@ def test_check_goes_on_after_what_is_missing(tmp_path):
     assert done.returncode == 2
     text = " ".join(done.stdout.split())
     for row in (
-        "classifier no classifier must be one of",
-        "data set no dataset must be",
-        "generator no",
+        "classifier failed classifier must be one of",
+        "data set failed dataset must be",
+        "generator failed",
         "disk ok",
     ):
         assert row in text
