@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,10 +12,9 @@ from flwr.serverapp.strategy import Strategy
 
 from fgl_app.messages.records import require_finite, restore_dtypes, site_name
 from fgl_app.messages.uploads import UploadError, check_evaluated, check_trained
+from fgl_app.progress import log
 from fgl_app.strategies.exchange import ClientFailure, TooFewRepliesError, explain, wait_for_nodes
 from fgl_app.strategies.state import load_wrapper_state, wrapper_state
-
-logger = logging.getLogger("fgl")
 
 
 class CheckedStrategy(Strategy):
@@ -141,7 +139,7 @@ class CheckedStrategy(Strategy):
         reason = "other records or metrics than most replies"
         rejected += [ClientFailure(str(r.metadata.src_node_id), phase, reason, site_name(r)) for r in odd]
         for incident in failures + rejected:
-            logger.warning("%s: %s left out: %s", phase, incident.who, incident.reason)
+            log.warning("%s: %s left out: %s", phase, incident.who, incident.reason)
         self.rejected += rejected
         self.failures += failures
         if len(good) < self.min_replies:

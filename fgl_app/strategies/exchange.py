@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-logger = logging.getLogger("fgl")
+from fgl_app.progress import log
 
 POLL_SECONDS = 0.2
 SETTLE_SECONDS = 1.0
@@ -99,7 +98,7 @@ def wait_for_nodes(grid: Grid, *, minimum: int, expected: int = 0, timeout: floa
         if time.monotonic() >= deadline:
             break
         if len(nodes) != before and len(nodes) < (expected or minimum):
-            logger.info("waiting for nodes: %d connected, %d needed", len(nodes), expected or minimum)
+            log.info("waiting for nodes: %d connected, %d needed", len(nodes), expected or minimum)
         before = len(nodes)
         time.sleep(min(SETTLE_SECONDS, max(0.0, deadline - time.monotonic())))
     if len(nodes) < minimum:

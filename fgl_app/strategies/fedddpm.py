@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -31,9 +30,8 @@ from fgl_app.messages.records import (
     with_state,
 )
 from fgl_app.messages.uploads import check_trained, label_counts, num_examples
+from fgl_app.progress import log
 from fgl_app.strategies.setup_round import SetupRoundStrategy
-
-logger = logging.getLogger("fgl")
 
 LOCAL_DIFFUSION = "train.local_diffusion"
 """Type of the message that asks a client to train the initial model alone and upload it."""
@@ -263,7 +261,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         known = [decision.loss for decision in self.decisions] + [loss]
         due = self.should_correct_fn(tuple(each for each in known if each is not None))
         if due:
-            logger.info("learning has become slow: correcting on the auxiliary set")
+            log.info("learning has become slow: correcting on the auxiliary set")
         return due
 
     def _local_models(self) -> Iterator[LocalModel]:

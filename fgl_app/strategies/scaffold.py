@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -13,9 +12,8 @@ from flwr.serverapp.strategy import Strategy
 
 from fgl_app.messages.records import CONFIG, CONTROL, CONTROL_ROUND, CONTROL_SITES, site_digest, site_name
 from fgl_app.messages.uploads import num_examples
+from fgl_app.progress import log
 from fgl_app.strategies.state import load_strategy_state, strategy_state
-
-logger = logging.getLogger("fgl")
 
 
 class ScaffoldStrategy(Strategy):
@@ -99,7 +97,7 @@ class ScaffoldStrategy(Strategy):
 
     def summary(self) -> None:
         """Log this strategy's settings, then the wrapped one's."""
-        logger.info("ScaffoldStrategy: control variates around %s", type(self.strategy).__name__)
+        log.info("ScaffoldStrategy: control variates around %s", type(self.strategy).__name__)
         self.strategy.summary()
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fgl_app.messages.records import require_finite, site_name
 from fgl_app.messages.uploads import UploadError
+from fgl_app.progress import log
 from fgl_app.strategies.exchange import (
     ClientFailure,
     TooFewRepliesError,
@@ -23,8 +23,6 @@ from fgl_app.strategies.exchange import (
 )
 from fgl_app.strategies.privacy import refuse_privacy_around
 from fgl_app.strategies.state import load_wrapper_state, wrapper_state
-
-logger = logging.getLogger("fgl")
 
 PHASE = "set-up"
 
@@ -143,7 +141,7 @@ class SetupRoundStrategy(Strategy, ABC):
 
     def summary(self) -> None:
         """Log this strategy's settings, then the wrapped one's."""
-        logger.info(
+        log.info(
             "%s: a set-up round that needs %d uploads, around %s",
             type(self).__name__,
             self.min_uploads,
@@ -175,10 +173,10 @@ class SetupRoundStrategy(Strategy, ABC):
             heard.add(node)
             if site is not None:
                 accepted += 1
-                logger.info("%s: upload %d of %d, from %s", PHASE, accepted, len(requests), site)
+                log.info("%s: upload %d of %d, from %s", PHASE, accepted, len(requests), site)
         for incident in unresponsive_nodes(PHASE, requests, heard, self.setup_timeout):
             self._leave_out(self.failures, incident)
-        logger.info("set-up: %d uploads accepted, %d asked", accepted, len(requests))
+        log.info("set-up: %d uploads accepted, %d asked", accepted, len(requests))
         if accepted < self.min_uploads:
             incidents = [*self.failures, *self.rejected]
             raise TooFewRepliesError(explain(PHASE, accepted, self.min_uploads, incidents))
@@ -197,5 +195,5 @@ class SetupRoundStrategy(Strategy, ABC):
         return node, site_name(reply)
 
     def _leave_out(self, incidents: list[ClientFailure], incident: ClientFailure) -> None:
-        logger.warning("%s: %s left out: %s", PHASE, incident.who, incident.reason)
+        log.warning("%s: %s left out: %s", PHASE, incident.who, incident.reason)
         incidents.append(incident)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
+import weakref
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +14,14 @@ import pytest
 from fgl_app.cli.console import Display, Line, LogReader, Mode, result_table
 from fgl_app.cli.run import failure_reason
 from fgl_app.config import ConfigError, config_keys, parse_config, presets
+from fgl_app.data.partitions import load_client_data
+from fgl_app.data.sources import config_dataset
 from fgl_app.launch.app_bundle import stage_app, to_toml
 from fgl_app.launch.config_sources import parse_override, resolve_config
 from fgl_app.launch.flower import flower_environment
 from fgl_app.launch.resources import Machine, federation_config
 from fgl_app.launch.runner import RunOutcome
-from fgl_app.preflight import check_generator, check_inputs
+from fgl_app.preflight import check, check_generator, check_inputs
 from fgl_app.progress import ProgressEvent
 from fgl_app.results.run_directory import RunDirectory
 
@@ -209,6 +212,17 @@ def test_a_synthesis_looks_at_no_data_set():
     check_generator(config)
     with pytest.raises(ConfigError, match="owner/out-of-reach"):
         check_inputs(parse_config(config_keys() | {"dataset": "./nowhere/owner/out-of-reach"}), 0)
+
+
+def test_the_dataset_is_released_after_the_checks_of_a_run(tmp_path):
+    config = resolve_config((), ["device=cpu"], None, tmp_path, NOW)
+    images = weakref.ref(config_dataset(config).train.images)
+    load_client_data(config, 0, config.num_clients)
+    check_inputs(config, config.num_clients)
+    # The ServerApp, which checks its inputs alone, goes on with it.
+    assert images() is not None
+    check(config, config.num_clients)
+    assert images() is None
 
 
 def test_check_says_what_is_there(tmp_path):
