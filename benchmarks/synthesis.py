@@ -35,7 +35,7 @@ from fgl_app.algorithms.embedding import embed_prompts
 from fgl_app.algorithms.prompts import Prompt
 from fgl_app.config import RunConfig, parse_config
 from fgl_app.data.shards import SHARD_SIZE
-from fgl_app.launch.plan import parse_override
+from fgl_app.launch.config_sources import parse_override
 from fgl_app.results.style import BLUE, picture
 from fgl_app.synthesis.engine import make_set
 from fgl_app.synthesis.generator import generator_settings, load_generator

@@ -32,6 +32,10 @@ def check(config: RunConfig, num_clients: int) -> None:
     """
     _check_output(Path(config.output_dir), config.run_name, is_new=not config.resume)
     check_inputs(config, num_clients)
+    from fgl_app.data.caches import release_datasets
+
+    # The ServerApp loads the dataset in its own process; this one lives as long as the run.
+    release_datasets()
 
 
 def check_inputs(config: RunConfig, num_clients: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -134,7 +133,7 @@ class Display:
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
-        self.console = Console(highlight=False, emoji=False)
+        self.console = plain_console()
         self._reader = LogReader()
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -246,8 +245,12 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def print_error(text: str, what: str = "Error") -> None:
-    """Print an error, or what there is to say about one, on stderr."""
-    Console(file=sys.stderr, highlight=False, emoji=False).print(
-        Text(f"{what}: {text}", style="red" if what == "Error" else ""), soft_wrap=True
-    )
+def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """Return a console that prints texts unchanged, without highlights and emoji codes."""
+    return Console(highlight=False, emoji=False, stderr=stderr, width=width)
+
+
+def print_error(text: str, label: str = "Error") -> None:
+    """Print an error on stderr; with another label, a note or hint."""
+    style = "red" if label == "Error" else ""
+    plain_console(stderr=True).print(Text(f"{label}: {text}", style=style), soft_wrap=True)

@@ -65,7 +65,7 @@ def _begun(runs: Iterable[Path]) -> list[Path]:
     begun = []
     for run in runs:
         if run.is_dir() and not (run / "config.json").exists():
-            print_error(f"{run} is left out: it holds no config.json, so no run began there", what="Note")
+            print_error(f"{run} is left out: it holds no config.json, so no run began there", label="Note")
         else:
             begun.append(run)
     return begun
@@ -94,7 +94,7 @@ def list_runs(
     elif runs:
         _print_table([_facts(run) for run in runs])
     else:
-        print_error(f"no runs in {folder}", what="Note")
+        print_error(f"no runs in {folder}", label="Note")
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -116,10 +116,10 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from fgl_app.cli.console import plain_console
     from fgl_app.metrics.units import format_bytes, format_duration
 
     table = Table(box=None, pad_edge=False)
@@ -144,7 +144,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
             *(cell if isinstance(cell, Text) else Text("—" if cell is None else str(cell)) for cell in cells)
         )
     # A line is as long as it has to be: names are there to be copied.
-    Console(highlight=False, emoji=False, width=10_000).print(table)
+    plain_console(width=10_000).print(table)
 
 
 _STYLES = {"completed": "green", "failed": "red", "unfinished": "yellow", "running": "cyan"}

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 from fgl_app.config import parse_config
+from fgl_app.progress import log_to_stdout
 from fgl_app.synthesis.command import FOLDER, synthesize_file
 from fgl_app.synthesis.job import EMBEDDINGS, SYNTHETIC
 
+log_to_stdout()
 run = Path(sys.argv[1])
 config = parse_config(json.loads((run / "config.json").read_text(encoding="utf-8")))
 try:

@@ -1,43 +1,17 @@
-"""What `fgl run` is to run: the config from its sources, the app's files, the shares of the machine."""
+"""The config of a run from its sources: defaults, presets and files, overrides, or an earlier run."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import shutil
-import subprocess
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fgl_app.config import BUILTIN_NAMES, ConfigError, RunConfig, config_keys, parse_config
 from fgl_app.results.run_directory import check_not_running, check_same_config, read_run_config
 
-Scalar = str | int | float
 DEFAULT_CLIENTS = 5
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-_PYPROJECT = """\
-[project]
-name = "fgl-app"
-version = {version}
-description = "Generative federated learning on Flower"
-license = "Apache-2.0"
-
-[tool.flwr.app]
-publisher = "fgl"
-
-[tool.flwr.app.components]
-serverapp = "fgl_app.server_app:app"
-clientapp = "fgl_app.client_app:app"
-
-[tool.flwr.app.config]
-"""
 
 
 def resolve_config(
@@ -142,15 +116,14 @@ def merge_config_sources(files: Iterable[Path], overrides: Iterable[str]) -> dic
     return values | dict(parse_override(text) for text in overrides)
 
 
-def _file(here: Path, name: str) -> str:
-    """Name a file by its absolute path; a bare name is one that is shipped."""
-    return str(here / Path(name).expanduser()) if Path(name).suffix else name
-
-
-def absolute_path(here: Path, source: str) -> str:
-    """Name a folder or file by its absolute path, since the run happens elsewhere; keep a hub id."""
-    place = here / Path(source).expanduser()
-    return str(place) if source and source not in BUILTIN_NAMES and place.exists() else source
+def read_config(file: Path) -> dict[str, Any]:
+    """Read a TOML file of config keys; what is wrong with it is a :class:`ConfigError`."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config file '{file}' cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file '{file}' is not valid TOML: {error}") from error
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -168,108 +141,15 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key, parsed if isinstance(parsed, bool | int | float) else value
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """Read a TOML file of config keys; what is wrong with it is a :class:`ConfigError`."""
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"config file '{file}' cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file '{file}' is not valid TOML: {error}") from error
+def absolute_path(here: Path, source: str) -> str:
+    """Name a folder or file by its absolute path, since the run happens elsewhere; keep a hub id."""
+    place = here / Path(source).expanduser()
+    return str(place) if source and source not in BUILTIN_NAMES and place.exists() else source
 
 
-def stage_app(folder: Path) -> Path:
-    """Lay out this package as a Flower app: the installed code with a ``pyproject.toml`` beside it.
-
-    The repository itself is not handed to Flower: an installed wheel has none, and Flower reads through
-    the whole directory it is given.
-
-    Parameters
-    ----------
-    folder : Path
-        New folder for the app.
-
-    Returns
-    -------
-    Path
-        The folder.
-    """
-    for source in _PACKAGE.rglob("*.py"):
-        target = folder / _PACKAGE.name / source.relative_to(_PACKAGE)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    text = _PYPROJECT.format(version=json.dumps(metadata.version("fgl-app")))
-    (folder / "pyproject.toml").write_text(text + to_toml(config_keys()), encoding="utf-8")
-    return folder
-
-
-def to_toml(values: Mapping[str, Scalar]) -> str:
-    """Write scalars as TOML lines; a JSON string is a TOML string but for the DEL character."""
-    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
-    return "".join(lines).replace("\x7f", "\\u007f")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What this process may use of its machine.
-
-    Attributes
-    ----------
-    cpus, gpus : int
-        CPUs and NVIDIA GPUs.
-    """
-
-    cpus: int
-    gpus: int
-
-    @classmethod
-    def detect(cls) -> Machine:
-        """Look at the machine."""
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return cls(usable or 1, _count_gpus())
-
-
-def federation_config(clients: int, machine: Machine, gpus_per_client: float | None) -> str:
-    """Return Flower's federation config: how many clients there are and what each may use.
-
-    Parameters
-    ----------
-    clients : int
-        Simulated clients (SuperNodes).
-    machine : Machine
-        Its CPUs are shared out evenly in whole CPUs; as many clients run at a time as find one.
-    gpus_per_client : float or None
-        Share of a GPU that a client takes; None lets those that run at a time share the GPUs evenly.
-
-    Returns
-    -------
-    str
-        For ``flwr run --federation-config``.
-    """
-    each = max(1, machine.cpus // clients)
-    together = min(clients, machine.cpus)
-    if gpus_per_client is None:
-        # Rounded down: shares that add up to more than a GPU would keep one client waiting.
-        share = 1 / math.ceil(together / machine.gpus) if machine.gpus else 0.0
-        gpus_per_client = math.floor(share * 10_000) / 10_000
-    # Flower starts a client process for all CPUs that Ray has, however few clients there are.
-    values = {
-        "num-supernodes": clients,
-        "client-resources-num-cpus": each,
-        "client-resources-num-gpus": gpus_per_client,
-        "init-args-num-cpus": each * together,
-    }
-    return " ".join(f"{key}={value}" for key, value in values.items())
-
-
-def _count_gpus() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+def _file(here: Path, name: str) -> str:
+    """Name a file by its absolute path; a bare name is one that is shipped."""
+    return str(here / Path(name).expanduser()) if Path(name).suffix else name
 
 
 def _free_name(output_dir: Path, name: str) -> str:
