@@ -1,4 +1,4 @@
-"""What choice keys may be, and the defaults that depend on the method."""
+"""Values of the choice keys, and the defaults that depend on the method."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ BASELINES: dict[str, tuple[str, ...]] = {
     "local-only": ("classifier", "diffusion"),
     "auxiliary-only": ("fedddpm",),
 }
-"""Inner strategies that are no strategy, and the methods they belong to."""
+"""Values of `inner-strategy` that are not Flower strategies, and the methods they need."""
 
 TRACKERS = ("tensorboard", "wandb")
-"""Who can be told a run's numbers."""
+"""Experiment trackers that a run can log to."""
 
 NO_DATASET = "none"
-"""The data set of a server that has none."""
+"""Value of `dataset` for a server without a dataset."""
 
 BUILTIN_NAMES = (
     *("digits", "none", "embedded", "auto", "inception", "strokes"),
     *("cnn", "resnet18", "resnet34", "resnet50", "vit-small", "convnext-tiny"),
 )
-"""Names of our own that are no folder, whatever lies in the directory."""
+"""Built-in names, which are never read as folders, even if such a folder exists."""
 
 METHOD_DEFAULT = {
     "num_server_rounds": 0,
@@ -49,7 +49,7 @@ METHOD_DEFAULT = {
     "server_epochs": -1,
     "server_learning_rate": 0.0,
 }
-"""The value that stands for the method's own default."""
+"""The value of each key that selects the default of the method."""
 
 
 def _each(fgl: float, classifier: float, diffusion: float, fedddpm: float, plus: float) -> dict[str, float]:
@@ -73,6 +73,6 @@ METHOD_DEFAULTS: dict[str, dict[str, float]] = {
 
 
 def describe_method_default(name: str) -> str:
-    """Say what a key's default is for each method."""
+    """Return a sentence with a key's default for each method."""
     values = ", ".join(f"{method} {value:g}" for method, value in METHOD_DEFAULTS[name].items())
-    return f"{METHOD_DEFAULT[name]:g}: the method's own ({values})"
+    return f"{METHOD_DEFAULT[name]:g}: the default of the method ({values})"
