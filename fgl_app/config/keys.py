@@ -294,7 +294,7 @@ class RunConfig(BaseModel):
                 "dataset 'none' needs method 'fgl' or 'classifier' with rounds: sites only evaluate those"
             )
         if not self.class_subset:
-            raise ValueError("dataset 'none' needs class-subset, the names of all classes with commas")
+            raise ValueError("dataset 'none' needs class-subset, the names of all classes (comma-separated)")
 
     @property
     def clients_own_data(self) -> bool:
