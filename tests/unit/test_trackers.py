@@ -21,7 +21,7 @@ def test_trackers_are_names_by_commas():
         "tensorboard",
         "wandb",
     )
-    with pytest.raises(ConfigError, match="trackers must be among tensorboard, wandb, by commas, got 'tb'"):
+    with pytest.raises(ConfigError, match="among tensorboard, wandb, separated by commas, got 'tb'"):
         parse_config({"trackers": "tensorboard,tb"})
 
 
