@@ -11,10 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from fgl_app.config.methods import METHODS
 from fgl_app.metrics.specs import PRIMARY_METRICS
 from fgl_app.results.run_directory import is_running
-
-_BARE = ("classifier", "diffusion")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ class Run:
     def strategy(self) -> str:
         """What ran: the method, or the strategy that ran alone; empty when not known."""
         method = str(self.config.get("method", ""))
-        alone = self.config.get("inner-strategy") if method in _BARE else None
+        spec = METHODS.get(method)
+        alone = self.config.get("inner-strategy") if spec and not spec.setup_message else None
         return str(self.summary.get("strategy") or alone or method)
 
     @property
