@@ -16,7 +16,7 @@ from fgl_app.config import RunConfig
 from fgl_app.launch.flower import LaunchError
 from fgl_app.launch.plan import Machine, federation_config
 from fgl_app.launch.runner import RunOutcome, run_on, simulate
-from fgl_app.results.run_directory import read_run_config
+from fgl_app.results.resume import read_run_config
 
 # File systems tell times in steps.
 CLOCK_SECONDS = 2.0
