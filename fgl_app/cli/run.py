@@ -205,7 +205,7 @@ def _launch(
 
 def _print_resume_hint(config: RunConfig, folder: Path) -> None:
     from fgl_app.cli.console import print_error
-    from fgl_app.results.run_directory import read_run_config
+    from fgl_app.results.resume import read_run_config
 
     with suppress(ValueError):
         # Raises ValueError for a run that cannot be resumed.

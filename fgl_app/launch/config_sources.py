@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fgl_app.config import BUILTIN_NAMES, ConfigError, RunConfig, config_keys, parse_config
-from fgl_app.results.run_directory import check_not_running, check_same_config, read_run_config
+from fgl_app.results.resume import check_not_running, check_same_config, read_run_config
 
 DEFAULT_CLIENTS = 5
 

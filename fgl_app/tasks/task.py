@@ -1,4 +1,4 @@
-"""The one shape of everything that is trained here, on clients as on the server."""
+"""The interface of a task, for clients and server."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from fgl_app.models.devices import resolve_device
 
 @dataclass(frozen=True)
 class LocalRound:
-    """What a client is told about a round of training.
+    """Settings of one round of training on a client.
 
     Parameters
     ----------
     epochs : int
-        Passes over its examples.
+        Number of epochs.
     number : int, default 1
-        The inner strategy's round, from 1.
+        Round of the inner strategy, from 1.
     proximal_mu : float, default 0.0
-        FedProx's mu.
+        mu of FedProx.
     """
 
     epochs: int
@@ -39,16 +39,16 @@ class LocalRound:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's evaluation.
+    """The result of an evaluation.
 
     Parameters
     ----------
     metrics : dict[str, float]
-        By name; these go into the summary.
+        Values by key of ``METRICS``.
     samples : LabeledImages or None, default None
-        Images it made, if it makes images, from the same noise in every round.
+        Images sampled from a generative model, from the same noise in every round.
     by_domain : dict[str, float], default {}
-        The primary_metric metric on each domain of the test split, by name.
+        Primary metric on each domain of the test split, by domain name.
     """
 
     metrics: dict[str, float]
@@ -57,7 +57,7 @@ class Evaluation:
 
 
 class Task(ABC):
-    """Trains a kind of model.
+    """Create, train, evaluate and save a kind of model.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Task(ABC):
     class_names : tuple[str, ...]
         Name of each class.
     channels : int
-        Of the data set's images.
+        Number of channels of the dataset's images.
     """
 
     primary_metric: str
@@ -74,7 +74,7 @@ class Task(ABC):
     logged_metrics: tuple[str, ...]
     """Keys in METRICS of the metrics in a round's log line."""
     folder: str
-    """Name of the folder that a trained model is saved to."""
+    """Name of the folder for the trained model."""
 
     def __init__(self, config: RunConfig, class_names: tuple[str, ...], channels: int) -> None:
         self.config = config
@@ -103,20 +103,20 @@ class Task(ABC):
         callback: Callable[[int], None] | None = None,
         on_gradients: Callable[[nn.Module], None] | None = None,
     ) -> float:
-        """Train in place as a client does in a round; return the mean training loss."""
+        """Train a model in place for one local round; return the mean training loss."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module, data: ImageDataset, *, final: bool) -> Evaluation:
-        """Evaluate a model; ``final`` adds what is too dear for every round."""
+        """Evaluate a model; ``final`` adds metrics that are too expensive for every round."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """What generated images are told apart by: names for their labels."""
+        """Names of the labels of generated images."""
         return self.class_names
 
     @property
     def evaluation_details(self) -> dict[str, str | int]:
-        """What the summary tells about how models are evaluated."""
+        """Details of the evaluation for the summary, such as the feature extractor."""
         return {}
 
     def score(self, metrics: Mapping[str, float]) -> float:
@@ -130,4 +130,4 @@ class Task(ABC):
 
     @abstractmethod
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Save a trained model in its ecosystem's format."""
+        """Save a trained model in the standard format of its library."""

@@ -141,7 +141,7 @@ def test_bad_input_exits_2_with_one_sentence(tmp_path, arguments, sentence):
 def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path):
     done = fgl("run", "--resume", str(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == f"Error: {tmp_path} is not the folder of a run: its config.json cannot be read\n"
+    assert done.stderr == f"Error: {tmp_path} is not a run directory: its config.json cannot be read\n"
 
 
 def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
@@ -149,7 +149,7 @@ def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
         before = sorted(tmp_path.rglob("*"))
         done = fgl("run", "--resume", "it", cwd=tmp_path)
         assert done.returncode == 2
-        assert done.stderr == f"Error: the run in {tmp_path / 'it'} still goes on in another process\n"
+        assert done.stderr == f"Error: the run in {tmp_path / 'it'} is still running in another process\n"
         assert sorted(tmp_path.rglob("*")) == before
 
 
