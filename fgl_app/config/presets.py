@@ -23,7 +23,7 @@ def preset_file(name: str) -> Path:
     known = presets()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'? There are" if near else "there are"
+        hint = f"did you mean '{near[0]}'? Known presets" if near else "known presets"
         raise ConfigError(f"unknown preset '{name}'; {hint}: {', '.join(known) or 'none'}")
     return known[name]
 

@@ -172,10 +172,10 @@ def test_an_unknown_preset_is_answered_with_those_there_are(tmp_path, monkeypatc
     monkeypatch.setattr(presets, "_PACKAGE", tmp_path)
     assert presets.preset_file("oneshot") == tmp_path / "configs" / "oneshot.toml"
     with pytest.raises(
-        ConfigError, match=r"unknown preset 'twoshot'; did you mean 'oneshot'\? There are: oneshot"
+        ConfigError, match=r"unknown preset 'twoshot'; did you mean 'oneshot'\? Known presets: oneshot"
     ):
         presets.preset_file("twoshot")
-    with pytest.raises(ConfigError, match="unknown preset 'many'; there are: oneshot"):
+    with pytest.raises(ConfigError, match="unknown preset 'many'; known presets: oneshot"):
         presets.preset_file("many")
 
 
