@@ -34,10 +34,10 @@ from diffusers import DiffusionPipeline
 from fgl_app.algorithms.embedding import embed_prompts
 from fgl_app.algorithms.prompts import Prompt
 from fgl_app.config import RunConfig, parse_config
-from fgl_app.data.shards import SHARD_SIZE, open_or_create_set
-from fgl_app.launch.plan import parse_override
+from fgl_app.data.shards import SHARD_SIZE
+from fgl_app.launch.config_sources import parse_override
 from fgl_app.results.style import BLUE, picture
-from fgl_app.synthesis.engine import generate_missing_shards
+from fgl_app.synthesis.engine import make_set
 from fgl_app.synthesis.generator import generator_settings, load_generator
 from fgl_app.synthesis.job import SynthesisJob
 from fgl_app.synthesis.workers import ray_workers, synthesize_on_workers
@@ -76,7 +76,7 @@ def make_job(config: RunConfig, pipeline: DiffusionPipeline, classes: int) -> Sy
 def engine(config: RunConfig, pipeline: DiffusionPipeline, classes: int, folder: Path) -> int:
     """Make the same images with the engine, in this process."""
     job = make_job(config, pipeline, classes)
-    generate_missing_shards(job, open_or_create_set(folder, job.manifest(pipeline)), pipeline)
+    make_set(job, folder, pipeline)
     return len(job.plan)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from fgl_app.launch.plan import resolve_config
+from fgl_app.launch.config_sources import resolve_config
 
 
 def run(name: str, arguments: list[str], out: Path) -> Path:

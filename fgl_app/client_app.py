@@ -204,9 +204,10 @@ class _Client:
         from fgl_app.data.sites import load_site_data
 
         request = decode_request(message.content.config_records[CONFIG])
-        if request.code != code_version():
+        own_code = code_version()
+        if request.code != own_code:
             raise ValueError(
-                f"this client runs fgl-app {code_version()} and the server {request.code}; "
+                f"this client runs fgl-app {own_code} and the server {request.code}; "
                 "install the same version on both"
             )
         config = parse_config(context.run_config)

@@ -32,6 +32,10 @@ def check(config: RunConfig, num_clients: int) -> None:
     """
     _check_output(Path(config.output_dir), config.run_name, is_new=not config.resume)
     check_inputs(config, num_clients)
+    from fgl_app.data.caches import release_datasets
+
+    # The ServerApp loads the dataset in its own process; this one lives as long as the run.
+    release_datasets()
 
 
 def check_inputs(config: RunConfig, num_clients: int) -> None:
@@ -92,9 +96,9 @@ def examinations(config: RunConfig, num_clients: int) -> dict[str, Callable[[], 
     }
     if config.tracker_names:
         looks["trackers"] = lambda: check_trackers(config.tracker_names)
-    if config.method == "fgl" or (config.trains_diffusion and config.diffusion_space == "latent"):
+    if config.spec.synthesizes or (config.trains_diffusion and config.diffusion_space == "latent"):
         looks["generator"] = lambda: _generator(config)
-    if config.method == "fgl" and config.prompts == "instance":
+    if config.spec.synthesizes and config.prompts == "instance":
         looks["captioner"] = lambda: _captioner(config)
     if config.ray_address:
         looks["Ray cluster"] = lambda: _cluster(config)
@@ -129,7 +133,7 @@ def _data_set(config: RunConfig, num_clients: int) -> str:
     from fgl_app.models.pipelines import check_classes
 
     data = config_dataset(config)
-    if config.method == "fgl":
+    if config.spec.synthesizes:
         check_classes(config.generator, data.class_names)
     channels, side = data.test.images.shape[1:3]
     if config.dataset == NO_DATASET:

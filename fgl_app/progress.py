@@ -49,16 +49,21 @@ class _StdoutHandler(logging.Handler):
 
 
 log = logging.getLogger("fgl")
-log.setLevel(logging.INFO)
 _handler = _StdoutHandler()
-log.addHandler(_handler)
-# Flower's and Ray's root handlers would print every line a second time.
-log.propagate = False
+
+
+def log_to_stdout() -> None:
+    """Print the log on stdout; for the entry points of this app, and safe to call again."""
+    log.setLevel(logging.INFO)
+    log.addHandler(_handler)
+    # The root handlers of Flower and Ray would print each line a second time.
+    log.propagate = False
 
 
 @contextmanager
 def redirect_log(show: Callable[[str], None]) -> Iterator[None]:
-    """Give the lines to a function in place of stdout."""
+    """Pass the log to a function, line by line, and print it on stdout afterwards."""
+    log_to_stdout()
     _handler.show = show
     try:
         yield

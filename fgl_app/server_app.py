@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fgl_app import preflight
 from fgl_app.config import ConfigError, RunConfig, parse_config
-from fgl_app.progress import log
+from fgl_app.progress import log, log_to_stdout
 from fgl_app.results.run_directory import RunDirectory
 
 app = ServerApp()
@@ -20,6 +20,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the method of the config; a run without a result ends in an exception."""
+    log_to_stdout()
     try:
         config = _named(parse_config(context.run_config))
         preflight.check_inputs(config, config.num_clients)

@@ -50,8 +50,8 @@ def fgl(*words: str, dies_after: int | None = None) -> Result:
     """Call the command line as a shell in the current directory would."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "fgl_app.cli.execution.simulate", lambda *values: simulate(*values, dies_after=dies_after)
+            "fgl_app.launch.runner.simulate", lambda *values: simulate(*values, dies_after=dies_after)
         )
         # Signals are this process's own here.
-        patch.setattr("fgl_app.cli.execution.handle_termination_signals", lambda: None)
+        patch.setattr("fgl_app.cli.run.handle_termination_signals", lambda: None)
         return CliRunner().invoke(app, list(words))

@@ -13,7 +13,7 @@ import numpy as np
 
 from fgl_app.config import BUILTIN_NAMES
 from fgl_app.config.presets import preset_file
-from fgl_app.launch.plan import merge_config_sources
+from fgl_app.launch.config_sources import merge_config_sources
 
 DOMAINS = ["photo", "sketch"]
 SIDE = 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,7 @@ from torch import Tensor
 
 from fgl_app.algorithms.prompts import Prompt
 from fgl_app.algorithms.types import TextEmbeddings
-
-logger = logging.getLogger("fgl")
+from fgl_app.progress import log
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -80,7 +78,7 @@ def _warn_of_truncation(pipeline: DiffusionPipeline, texts: Sequence[str]) -> No
     longest = max(texts, key=lambda text: len(pipeline.tokenizer(text).input_ids))
     length = len(pipeline.tokenizer(longest).input_ids)
     if length > limit:
-        logger.warning("prompts over %d tokens lose their end, such as '%s' (%d)", limit, longest, length)
+        log.warning("prompts over %d tokens lose their end, such as '%s' (%d)", limit, longest, length)
 
 
 def embed_prompts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -15,11 +14,10 @@ from torch import Tensor
 from fgl_app.algorithms.apportion import apportion
 from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages, TextEmbeddings
+from fgl_app.progress import log
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-logger = logging.getLogger("fgl")
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ class Synthesizer:
                     "memory does not hold a single image; set generator-offload=model or attention-slicing"
                 )
             self.batch_size //= 2
-            logger.warning("out of memory: going on with %d images at a time", self.batch_size)
+            log.warning("out of memory: going on with %d images at a time", self.batch_size)
             return self.batch_size
 
         def make_the_rest(batch_size: int) -> None:

@@ -24,14 +24,15 @@ or to Flower itself (`flwr run . --run-config "KEY=VALUE ..."`, where text needs
 
 def show_presets() -> None:
     """List the published experiments that can be run by name, and what each needs."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from fgl_app.cli.console import plain_console
 
     table = Table("preset", "what it is", "needs", box=None, pad_edge=False)
     for name, *description in _preset_rows():
         table.add_row(name, *map(Text, description))
-    Console(highlight=False, emoji=False).print(table)
+    plain_console().print(table)
 
 
 def show_config(
@@ -41,10 +42,10 @@ def show_config(
     ] = False,
 ) -> None:
     """List every config key with its default and its meaning."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from fgl_app.cli.console import plain_console
     from fgl_app.config.reference import key_groups
 
     if markdown:
@@ -54,7 +55,7 @@ def show_config(
     for key in (key for keys in key_groups().values() for key in keys):
         meaning = "\n".join(filter(None, (key.meaning, " | ".join(key.choices))))
         table.add_row(key.key, Text(key.default), Text(meaning))
-    Console(highlight=False, emoji=False).print(table)
+    plain_console().print(table)
 
 
 def configuration_page() -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fgl_app import progress
-from fgl_app.metrics.units import format_bytes, format_duration, format_number, format_percent
+from fgl_app.metrics.specs import KEY_FIGURES
+from fgl_app.metrics.units import format_bytes, format_duration
 from fgl_app.progress import ProgressEvent
 
 # Where there is no terminal to redraw, a progress line is printed this seldom.
@@ -133,7 +133,7 @@ class Display:
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
-        self.console = Console(highlight=False, emoji=False)
+        self.console = plain_console()
         self._reader = LogReader()
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -218,7 +218,7 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     Parameters
     ----------
     summary : Mapping[str, Any]
-        The content of ``summary.json``; what it does not have is left out.
+        The content of ``summary.json``; missing values are omitted.
 
     Returns
     -------
@@ -226,40 +226,31 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         A row for each number.
     """
     table = Table(box=None, show_header=False, pad_edge=False)
-    for key, form in (
-        ("strategy", str),
-        ("dataset", str),
-        ("num_clients", str),
-        ("rounds", str),
-        ("accuracy", format_percent),
-        ("frechet_distance", format_number),
-        ("label_agreement", format_percent),
-        ("downstream_accuracy", format_percent),
-        ("uplink_bytes", format_bytes),
-        ("downlink_bytes", format_bytes),
-        ("seconds", format_duration),
-    ):
+    rows: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+        ("strategy", "strategy", str),
+        ("dataset", "dataset", str),
+        ("num_clients", "clients", str),
+        ("rounds", "rounds", str),
+        *((spec.key, spec.title, spec.format) for spec in KEY_FIGURES),
+        ("uplink_bytes", "uplink", format_bytes),
+        ("downlink_bytes", "downlink", format_bytes),
+        ("seconds", "run time", format_duration),
+    )
+    for key, title, to_text in rows:
         value = summary.get(key)
         if isinstance(value, Mapping):
             value = value.get("total")
         if value is not None:
-            table.add_row(_TITLES.get(key, key), form(value))
+            table.add_row(title, to_text(value))
     return table
 
 
-_TITLES = {
-    "num_clients": "clients",
-    "frechet_distance": "Frechet distance",
-    "label_agreement": "label agreement",
-    "downstream_accuracy": "downstream accuracy",
-    "uplink_bytes": "uplink",
-    "downlink_bytes": "downlink",
-    "seconds": "run time",
-}
+def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """Return a console that prints texts unchanged, without highlights and emoji codes."""
+    return Console(highlight=False, emoji=False, stderr=stderr, width=width)
 
 
-def print_error(text: str, what: str = "Error") -> None:
-    """Print an error, or what there is to say about one, on stderr."""
-    Console(file=sys.stderr, highlight=False, emoji=False).print(
-        Text(f"{what}: {text}", style="red" if what == "Error" else ""), soft_wrap=True
-    )
+def print_error(text: str, label: str = "Error") -> None:
+    """Print an error on stderr; with another label, a note or hint."""
+    style = "red" if label == "Error" else ""
+    plain_console(stderr=True).print(Text(f"{label}: {text}", style=style), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`fgl federation`: a whole federation on this machine."""
+"""`fgl federation`: a federation of real processes on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from fgl_app.cli.options import (
     INTERRUPTED,
     ConfigOption,
     PresetOption,
+    config_files,
     exit_on_config_error,
     handle_termination_signals,
 )
@@ -26,15 +27,15 @@ DEFAULT_FOLDER = "federation"
 
 _ASSIGNMENT = re.compile(r"[\w-]*=")
 
-federation = typer.Typer(
+federation_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""
 A real federation on this machine: Flower's own processes, with TLS and keys.
 
-Where `fgl run` simulates clients in one process, here a SuperLink, a SuperExec for the ServerApp and a \
-SuperNode for each site run as they would on machines of their own.
+`fgl run` simulates clients in one process. A federation runs a SuperLink, a SuperExec for the ServerApp \
+and a SuperNode for each site as separate processes, as on separate machines.
 
 [bold]Start here:[/bold]
 
@@ -47,14 +48,14 @@ SuperNode for each site run as they would on machines of their own.
 )
 
 UP_HELP = """
-Start a federation, or what does not run of it.
+Start a federation, or the processes of it that do not run.
 
-The first time, everything is made in DIR: keys and certificates, and for each site its own part of the \
-config's training images. After that the same command brings back what has ended, with the same keys and \
-data. The processes outlive the command; [bold]fgl federation down[/bold] ends them.
+The first call creates DIR with keys, certificates and, for each site, its part of the training images. \
+Later calls restart processes that have ended, with the same keys and data. The processes keep running \
+after the command; [bold]fgl federation down[/bold] stops them.
 
 [bold]KEY=VALUE[/bold], --preset and --config choose the data: dataset, partitioning, dirichlet-alpha, seed \
-and what else decides which images a site holds. Other keys are for `fgl run`.
+and the other keys that decide which images a site holds. Give all other keys to `fgl run`.
 
 [bold]Examples:[/bold]
 
@@ -62,13 +63,13 @@ and what else decides which images a site holds. Other keys are for `fgl run`.
 
   fgl federation up hospitals --sites 5 dirichlet-alpha=0.5
 
-The exit code is 0 when all sites are online, 1 when something did not start, 2 for bad input.
+The exit code is 0 if all sites are online, 1 if something did not start, 2 for invalid input.
 """
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="[DIR]", help="The federation's folder.")]
 
 
-@federation.command(help=UP_HELP)
+@federation_app.command(help=UP_HELP)
 def up(
     arguments: Annotated[
         list[str] | None,
@@ -80,164 +81,91 @@ def up(
     *,
     sites: Annotated[
         int | None,
-        typer.Option(min=2, metavar="N", help="How many sites. \\[default: key num-clients, else 3]"),
+        typer.Option(min=2, metavar="N", help="Number of sites. \\[default: key num-clients, else 3]"),
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Without TLS and keys: whoever reaches it can join.")
+        bool,
+        typer.Option("--insecure", help="Without TLS and keys: anyone who reaches the SuperLink can join."),
     ] = False,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
+    presets: PresetOption = None,
+    config_file: ConfigOption = None,
 ) -> None:
     """Start a federation; the help text is UP_HELP."""
     from fgl_app.cli.console import print_error
-    from fgl_app.config.presets import preset_file
+    from fgl_app.federation.planning import open_or_plan
+    from fgl_app.launch.config_sources import merge_config_sources
     from fgl_app.launch.flower import LaunchError
-    from fgl_app.launch.plan import merge_config_sources
 
     with exit_on_config_error():
         folder, overrides = split_arguments(arguments or [])
-        files = [*map(preset_file, preset or ()), *([config] if config else ())]
-        known = plan(folder, merge_config_sources(files, overrides), sites, insecure=insecure)
+        values = merge_config_sources(config_files(presets, config_file), overrides)
+        federation = open_or_plan(folder, values, sites, insecure=insecure)
     handle_termination_signals()
     try:
-        _start_and_report(known, folder)
+        _start_and_report(federation, folder)
     except (LaunchError, OSError) as error:
         print_error(str(error))
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
         print_error(
-            f"interrupted; `fgl federation up {folder}` goes on, `fgl federation down {folder}` ends it"
+            f"interrupted; `fgl federation up {folder}` continues, `fgl federation down {folder}` stops it"
         )
         raise typer.Exit(INTERRUPTED) from None
 
 
-@federation.command()
+@federation_app.command()
 def status(folder: FolderArgument = Path(DEFAULT_FOLDER)) -> None:
-    """Show which processes run, and which sites the SuperLink counts as online.
+    """Show which processes run and which sites are online.
 
-    The exit code is 0 when all run and all sites are online, else 1; 2 when there is no federation in DIR.
+    The exit code is 0 if all processes run and all sites are online, else 1; 2 if DIR holds no federation.
     """
-    from fgl_app.cli.federation_status import observe, print_report
+    from fgl_app.cli.federation_status import print_status, read_status
     from fgl_app.federation.state import read_federation
 
     with exit_on_config_error():
-        known = read_federation(folder)
-    rows = observe(known)
-    print_report(known, rows)
+        federation = read_federation(folder)
+    rows = read_status(federation)
+    print_status(federation, rows)
     raise typer.Exit(0 if all(row.is_ok for row in rows) else FAILED)
 
 
-@federation.command()
+@federation_app.command()
 def down(folder: FolderArgument = Path(DEFAULT_FOLDER)) -> None:
-    """End a federation's processes; its data, keys, logs and the SuperLink's memory stay.
+    """Stop the processes of a federation. Its data, keys, logs and the SuperLink's database stay.
 
-    The exit code is 0 also when nothing ran; 2 when there is no federation in DIR.
+    The exit code is 0 also if nothing was running; 2 if DIR holds no federation.
     """
     from fgl_app.federation.lifecycle import stop_federation
     from fgl_app.federation.state import read_federation
 
     with exit_on_config_error():
-        known = read_federation(folder)
-    ran = [name for name in known.names if known.running(name)]
-    stop_federation(known)
-    print(f"ended: {', '.join(ran)}" if ran else "nothing was running")
+        federation = read_federation(folder)
+    running = [name for name in federation.names if federation.running(name)]
+    stop_federation(federation)
+    print(f"stopped: {', '.join(running)}" if running else "nothing was running")
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[Path, Sequence[str]]:
-    """Tell the federation's folder, which may be left out, from the assignments that follow it."""
+    """Return the federation's folder, which is optional, and the ``KEY=VALUE`` arguments after it."""
     if arguments and not _ASSIGNMENT.match(arguments[0]):
         return Path(arguments[0]), arguments[1:]
     return Path(DEFAULT_FOLDER), arguments
 
 
-def plan(folder: Path, values: dict[str, Any], sites: int | None, *, insecure: bool) -> Federation:
-    """Return the federation that is in a folder, or plan the one that is asked for.
-
-    Parameters
-    ----------
-    folder : Path
-        The federation's.
-    values : dict[str, Any]
-        The config values given.
-    sites : int or None
-        How many sites are asked for; None for what is there, else the config, else the default.
-    insecure : bool
-        Whether TLS and keys are declined.
-
-    Raises
-    ------
-    ConfigError
-        When this cannot be, or is not what is there.
-    """
-    from fgl_app.config import ConfigError, parse_config
-    from fgl_app.federation.preparation import check_data
-    from fgl_app.federation.state import DEFAULT_SITES, is_federation, plan_federation
-    from fgl_app.launch.plan import absolute_path
-
-    asked = values.get("num-clients", 0)
-    if sites is not None and asked not in (0, sites):
-        raise ConfigError(f"--sites {sites} and config key 'num-clients' ({asked}) disagree; give one")
-    if "dataset" in values:
-        values = values | {"dataset": absolute_path(Path.cwd(), values["dataset"])}
-    if is_federation(folder):
-        return _as_it_is(folder, values, sites or asked, insecure=insecure)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"'{folder}' holds something else already; give a new folder")
-    if '"' in str(folder.absolute()):
-        raise ConfigError(f"Flower cannot be told of a folder with a double quote, got '{folder}'")
-    number = sites or asked or DEFAULT_SITES
-    if values.get("domain-column"):
-        raise ConfigError(
-            "a federation's sites cannot have domains yet; leave out 'domain-column', or use `fgl run`"
-        )
-    settings = parse_config(values | {"num-clients": number})
-    if settings.clients_own_data:
-        raise ConfigError(
-            "config key 'partitioning' says how the data are split over the sites, got 'sites'; leave it out"
-        )
-    try:
-        check_data(settings, number)
-    except (ValueError, OSError) as error:
-        raise ConfigError(str(error)) from error
-    return plan_federation(folder, number, settings, insecure=insecure)
-
-
-def _as_it_is(folder: Path, values: dict[str, Any], sites: int, *, insecure: bool) -> Federation:
-    """Return a federation that is there, if nothing else is asked for."""
-    from fgl_app.config import ConfigError, parse_config
-    from fgl_app.federation.state import DATA_KEYS, data_config, read_federation
-
-    known = read_federation(folder)
-    advice = "give another folder, or leave it out"
-    if sites not in (0, len(known.sites)):
-        raise ConfigError(f"the federation in '{folder}' has {len(known.sites)} sites, got {sites}; {advice}")
-    if insecure and not known.insecure:
-        raise ConfigError(f"the federation in '{folder}' has TLS and keys, got --insecure; {advice}")
-    chosen = {key: value for key, value in values.items() if key in DATA_KEYS}
-    asked = data_config(parse_config(known.data_config | chosen))
-    for key, value in known.data_config.items():
-        if asked[key] != value:
-            raise ConfigError(
-                f"the sites in '{folder}' hold data of {key}={value}, got {key}={asked[key]}; {advice}"
-            )
-    return known
-
-
-def _start_and_report(known: Federation, folder: Path) -> None:
-    from rich.console import Console
-
-    from fgl_app.cli.federation_status import observe, print_report
+def _start_and_report(federation: Federation, folder: Path) -> None:
+    from fgl_app.cli.console import plain_console
+    from fgl_app.cli.federation_status import print_status, read_status
     from fgl_app.federation.lifecycle import start_federation
     from fgl_app.federation.preparation import prepare_federation
 
-    console = Console(highlight=False, emoji=False)
+    console = plain_console()
 
-    def say(text: str) -> None:
+    def notify(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
-    # Its images and keys are nobody else's.
-    known.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    known = start_federation(prepare_federation(known.save(), say), say)
-    say("")
-    print_report(known, observe(known))
-    say(f"\nRun something on it: fgl run --federation {shlex.quote(str(folder))}")
+    # The folder holds private images and keys.
+    federation.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    federation = start_federation(prepare_federation(federation.save(), notify), notify)
+    notify("")
+    print_status(federation, read_status(federation))
+    notify(f"\nNext: fgl run --federation {shlex.quote(str(folder))}")

@@ -65,7 +65,7 @@ def _begun(runs: Iterable[Path]) -> list[Path]:
     begun = []
     for run in runs:
         if run.is_dir() and not (run / "config.json").exists():
-            print_error(f"{run} is left out: it holds no config.json, so no run began there", what="Note")
+            print_error(f"{run} is left out: it holds no config.json, so no run began there", label="Note")
         else:
             begun.append(run)
     return begun
@@ -94,7 +94,7 @@ def list_runs(
     elif runs:
         _print_table([_facts(run) for run in runs])
     else:
-        print_error(f"no runs in {folder}", what="Note")
+        print_error(f"no runs in {folder}", label="Note")
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -116,10 +116,10 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from fgl_app.cli.console import plain_console
     from fgl_app.metrics.units import format_bytes, format_duration
 
     table = Table(box=None, pad_edge=False)
@@ -131,9 +131,9 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
         ("clients", lambda row: row["num_clients"]),
         ("rounds", lambda row: row["rounds"]),
         ("result", _result),
-        ("sent", lambda row: _form(row["uplink_bytes"], format_bytes)),
-        ("received", lambda row: _form(row["downlink_bytes"], format_bytes)),
-        ("time", lambda row: _form(row["seconds"], format_duration)),
+        ("sent", lambda row: _format(row["uplink_bytes"], format_bytes)),
+        ("received", lambda row: _format(row["downlink_bytes"], format_bytes)),
+        ("time", lambda row: _format(row["seconds"], format_duration)),
     ]
     for title, _ in columns:
         numbers = title in ("clients", "rounds", "sent", "received", "time")
@@ -144,21 +144,17 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
             *(cell if isinstance(cell, Text) else Text("—" if cell is None else str(cell)) for cell in cells)
         )
     # A line is as long as it has to be: names are there to be copied.
-    Console(highlight=False, emoji=False, width=10_000).print(table)
+    plain_console(width=10_000).print(table)
 
 
 _STYLES = {"completed": "green", "failed": "red", "unfinished": "yellow", "running": "cyan"}
 
 
-def _form(value: float | None, human: Callable[[float], str]) -> str | None:
-    return None if value is None else human(value)
+def _format(value: float | None, to_text: Callable[[float], str]) -> str | None:
+    return None if value is None else to_text(value)
 
 
 def _result(row: dict[str, Any]) -> str | None:
-    from fgl_app.metrics.units import format_number, format_percent
+    from fgl_app.metrics.specs import format_metrics
 
-    if row["metric"] is None:
-        return None
-    if row["metric"] == "accuracy":
-        return f"accuracy {format_percent(row['value'])}"
-    return f"Frechet distance {format_number(row['value'])}"
+    return None if row["metric"] is None else format_metrics({row["metric"]: row["value"]})

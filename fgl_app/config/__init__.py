@@ -1,7 +1,6 @@
-"""The run config: every key of ``[tool.flwr.app.config]``, typed, with its rule.
+"""The run config: every key of ``[tool.flwr.app.config]`` with its type and its rule.
 
-Flower passes run config values through unchecked. :func:`parse_config` is the border: whatever gets past
-it can be relied on everywhere else.
+Flower does not validate run config values. :func:`parse_config` does, so all other code can rely on them.
 """
 
 from fgl_app.config.choices import BUILTIN_NAMES, NO_DATASET

@@ -1,4 +1,4 @@
-"""The values of keys that are a choice."""
+"""Values of the choice keys."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Offload = Literal["none", "model", "sequential"]
 Precision = Literal["auto", "no", "fp16", "bf16"]
 
 TRACKERS = ("tensorboard", "wandb")
-"""Who can be told a run's numbers."""
+"""Experiment trackers that a run can log to."""
 
 NO_DATASET = "none"
-"""The data set of a server that has none."""
+"""Value of `dataset` for a server without a dataset."""
 
 BUILTIN_NAMES = (
     *("digits", "none", "embedded", "auto", "inception", "strokes"),
     *("cnn", "resnet18", "resnet34", "resnet50", "vit-small", "convnext-tiny"),
 )
-"""Names of our own that are no folder, whatever lies in the directory."""
+"""Built-in names, which are never read as folders, even if such a folder exists."""

@@ -106,4 +106,4 @@ BASELINES = tuple(dict.fromkeys(name for spec in METHODS.values() for name in sp
 def describe_method_default(key: str) -> str:
     """Return a key's default for each method, for the key's description."""
     values = ", ".join(f"{name} {spec.defaults[key]:g}" for name, spec in METHODS.items())
-    return f"{METHOD_DEFAULT[key]:g}: the method's own ({values})"
+    return f"{METHOD_DEFAULT[key]:g}: the default of the method ({values})"

@@ -1,4 +1,4 @@
-"""From run config values to a :class:`RunConfig`, or to one sentence on what is wrong."""
+"""Parsing of run config values into a :class:`RunConfig`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fgl_app.config.methods import METHOD_DEFAULT
 
 
 class ConfigError(ValueError):
-    """The run config breaks a rule; the message names key, rule and value."""
+    """The run config breaks a rule; the message has the key, the rule and the value."""
 
 
 def parse_config(values: Mapping[str, Any]) -> RunConfig:
@@ -23,17 +23,17 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     Parameters
     ----------
     values : Mapping[str, Any]
-        Kebab-case keys to TOML scalars; absent keys take their defaults.
+        TOML scalars by kebab-case key; missing keys get their defaults.
 
     Returns
     -------
     RunConfig
-        The frozen, validated config; where a value says "the method's own", the method's own.
+        The frozen, validated config, with the method's defaults filled in.
 
     Raises
     ------
     ConfigError
-        Names each offending key, the rule it breaks and the value received.
+        If a value is invalid; the message has each key, its rule and the received value.
     """
     try:
         config = RunConfig.model_validate(dict(values))
@@ -48,12 +48,12 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def config_keys() -> dict[str, Any]:
-    """Return every key with its default, as Flower's pyproject table has them."""
+    """Return every key with its default, as in ``[tool.flwr.app.config]``."""
     return RunConfig().to_run_config()
 
 
 def allowed_values(key: str) -> tuple[str, ...]:
-    """Return the values a choice key takes; empty for keys that are no choice."""
+    """Return the values that a choice key takes; empty for other keys."""
     return tuple(get_args(RunConfig.model_fields[key.replace("-", "_")].annotation))
 
 

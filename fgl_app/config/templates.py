@@ -1,4 +1,4 @@
-"""Prompt templates: the data sets' own, and what a given one must hold."""
+"""Prompt templates: the defaults, and the validation of a configured template."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOMAIN_TEMPLATES = {
 
 
 def default_template(dataset: str, prompts: str, *, has_domains: bool) -> str:
-    """Return the template of a data set for a kind of prompts."""
+    """Return the default template of a dataset for a value of `prompts`."""
     templates = DOMAIN_TEMPLATES if has_domains else PHOTO_TEMPLATES
     if dataset == "digits":
         templates = DIGITS_TEMPLATES
@@ -27,13 +27,13 @@ def default_template(dataset: str, prompts: str, *, has_domains: bool) -> str:
 
 
 def check_template(template: str, prompts: str, *, has_domains: bool) -> None:
-    """Raise ValueError unless a template holds the fields that a kind of prompts fills; empty will do."""
+    """Raise ValueError if a template lacks a field or has another; an empty template is valid."""
     if not template:
         return
     needed = ["label", "caption"] if prompts == "instance" else ["label"]
     allowed = {*needed, "domain"} if has_domains else set(needed)
     try:
-        # Bare fields only: a format specification or an attribute has no business in a prompt.
+        # Format specifications and attributes are rejected: they could produce very long prompts.
         parts = list(Formatter().parse(template))
         fields = [
             name for _, name, form, conversion in parts if name is not None and not (form or conversion)

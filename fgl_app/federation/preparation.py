@@ -6,11 +6,11 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fgl_app.config import RunConfig, parse_config
+from fgl_app.config import parse_config
 from fgl_app.federation.state import Federation
 from fgl_app.files import write_atomically
+from fgl_app.launch.app_bundle import to_toml
 from fgl_app.launch.flower import CONNECTION, LaunchError
-from fgl_app.launch.plan import to_toml
 
 # Beside this module in any installation; Flower's app bundle lacks it, but no app makes keys.
 KEYS_SCRIPT = Path(__file__).with_name("make_keys.sh")
@@ -82,13 +82,6 @@ def _save_data(federation: Federation, say: Callable[[str], None]) -> None:
         data, dataset = load_client_data(config, site.number, len(federation.sites))
         say(f"{site.name}: {len(data)} images of {config.dataset}")
         save_images(data, dataset.class_names, federation.folder / site.data, columns)
-
-
-def check_data(config: RunConfig, sites: int) -> None:
-    """Raise ValueError when a config's data cannot be loaded or split over so many sites."""
-    from fgl_app.data.partitions import partition
-
-    partition(config, sites)
 
 
 def _make_keys(federation: Federation, say: Callable[[str], None]) -> Federation:

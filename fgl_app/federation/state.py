@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,11 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fgl_app.config import ConfigError, RunConfig
 from fgl_app.files import write_atomically
-from fgl_app.launch.flower import FlowerEnvironment, flower_environment, free_ports
-from fgl_app.launch.plan import Scalar
+from fgl_app.launch.app_bundle import Scalar
+from fgl_app.launch.flower import FlowerEnvironment, flower_environment
 from fgl_app.launch.process_group import is_alive
 
-DEFAULT_SITES = 3
 SUPERLINK, SUPEREXEC = "superlink", "superexec"
 ONLINE = "online"
 """What the SuperLink says of a site that takes part."""
@@ -188,39 +186,6 @@ class Federation(_Frozen):
         """Write ``federation.json`` and return this federation."""
         write_atomically(self.folder / _FILE, self.model_dump_json(indent=2) + "\n")
         return self
-
-
-def plan_federation(folder: Path, sites: int, config: RunConfig, *, insecure: bool) -> Federation:
-    """Plan a federation; nothing of it is made yet.
-
-    Parameters
-    ----------
-    folder : Path
-        Where everything of it will be.
-    sites : int
-        How many sites it has.
-    config : RunConfig
-        Which images they hold.
-    insecure : bool
-        Whether it is without TLS and keys.
-
-    Returns
-    -------
-    Federation
-        With an id of its own, an absolute folder, and ports that are free now.
-    """
-    superlink, *ports = free_ports(sites + 1)
-    return Federation(
-        id=secrets.token_hex(8),
-        insecure=insecure,
-        address=f"127.0.0.1:{superlink}",
-        sites=tuple(
-            Site(name=f"site-{number}", number=number, data=f"site-{number}/data", port=port)
-            for number, port in enumerate(ports)
-        ),
-        data_config=data_config(config),
-        folder=folder.absolute(),
-    )
 
 
 def data_config(config: RunConfig) -> dict[str, Scalar]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from fgl_app.launch.app_bundle import Scalar, to_toml
 from fgl_app.launch.flower import (
     CONNECTION,
     FlowerEnvironment,
@@ -28,7 +29,6 @@ from fgl_app.launch.flower import (
     start,
     wait_until_healthy,
 )
-from fgl_app.launch.plan import Scalar, to_toml
 from fgl_app.launch.process_group import terminate_process_group
 
 # Ray's sockets have some 70 characters below its directory, and the path of a socket about 100 in all.
@@ -72,11 +72,11 @@ def simulate(
     ----------
     app : Callable[[Path], Path]
         Given a folder that does not exist yet, returns the app's directory;
-        :func:`fgl_app.launch.plan.stage_app` is one.
+        :func:`fgl_app.launch.app_bundle.stage_app` is one.
     run_config : Mapping[str, Scalar]
         Values that override the app's defaults.
     federation : str
-        From :func:`fgl_app.launch.plan.federation_config`.
+        From :func:`fgl_app.launch.resources.federation_config`.
     logs : Path
         Existing folder for ``flower.log`` (the run's whole log) and ``superlink.log``.
     show : Callable[[str], None]

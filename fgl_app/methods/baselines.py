@@ -50,15 +50,15 @@ def run_local_only(session: Session) -> nn.Module:
     config, task = session.config, session.task
     states = _train_alone(session)
     results: dict[tuple[str, int], dict[str, float]] = {}
-    best = max_quality = None
+    best = best_score = None
     # In the order of sites: of equal models the first wins, whatever the order of the replies.
     for key in sorted(states):
         model = task.model_with(states.pop(key))
         with session.directory.phase("evaluation"):
             metrics = results[key] = task.evaluate(model, session.dataset, final=True).metrics
-        log.info("client %s alone: %s", key[0], task.describe(metrics))
-        if max_quality is None or task.quality(metrics) > max_quality:
-            best, max_quality = model, task.quality(metrics)
+        log.info("client %s alone: %s", key[0], task.log_text(metrics))
+        if best_score is None or task.score(metrics) > best_score:
+            best, best_score = model, task.score(metrics)
     assert best is not None
     session.state.results[f"client_{task.primary_metric}"] = {
         site: metrics[task.primary_metric] for (site, _), metrics in results.items()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,17 +14,17 @@ from fgl_app.algorithms.embedding import embed_prompts, encode_texts
 from fgl_app.algorithms.prompts import write_prompts
 from fgl_app.algorithms.randomness import seeded_generator
 from fgl_app.algorithms.types import LabeledImages, State, TextEmbeddings
-from fgl_app.data.shards import open_or_create_set, read_shards
+from fgl_app.data.shards import read_shards
 from fgl_app.data.vocabulary import load_vocabulary
 from fgl_app.models.fingerprints import encoder_fingerprint
-from fgl_app.progress import PREFIX, log
+from fgl_app.progress import log
 from fgl_app.server.session import Session
 from fgl_app.server.training import train_with_progress
 from fgl_app.strategies.fgl import FGLStrategy
-from fgl_app.synthesis.command import uses_ray
-from fgl_app.synthesis.engine import generate_missing_shards
+from fgl_app.synthesis.command import synthesize_in_subprocess, uses_ray
+from fgl_app.synthesis.engine import make_set
 from fgl_app.synthesis.generator import generator_settings, load_generator, on_cpu
-from fgl_app.synthesis.job import EMBEDDINGS, SynthesisJob, save_embeddings
+from fgl_app.synthesis.job import EMBEDDINGS, SYNTHETIC, SynthesisJob, save_embeddings
 from fgl_app.tasks.classification import server_settings, synthetic_settings
 
 if TYPE_CHECKING:
@@ -88,37 +85,15 @@ def _synthesize(session: Session, pipeline: DiffusionPipeline, embeddings: TextE
     save_embeddings(embeddings, names, encoder_fingerprint(pipeline), path / EMBEDDINGS)
     with session.directory.phase("synthesis"):
         if uses_ray(config):
-            _synthesize_apart(path)
+            folder = synthesize_in_subprocess(path)
         else:
             job = SynthesisJob(generator_settings(config), embeddings, names)
-            generate_missing_shards(
-                job, open_or_create_set(path / "synthetic", job.manifest(pipeline)), pipeline
-            )
+            folder = make_set(job, path / SYNTHETIC, pipeline)
     with session.directory.phase("reading images"):
-        images = read_shards(path / "synthetic", config.image_size, session.dataset.test.images.shape[1])
+        images = read_shards(folder, config.image_size, session.dataset.test.images.shape[1])
     session.plot_images(images, "synthetic_images.png", "Synthetic images")
     session.state.results |= {"num_prompts": len(embeddings), "num_synthetic_images": len(images)}
     return images
-
-
-def _synthesize_apart(run: Path) -> None:
-    """Have the images made by Ray's workers under a process of its own, and say what it says."""
-    command = [sys.executable, "-m", "fgl_app.synthesis", str(run)]
-    last = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout
-        try:
-            for line in process.stdout:
-                last = line.strip() or last
-                # Through Python's own stdout, which is where Flower listens.
-                if line.startswith(PREFIX):
-                    sys.stdout.write(line)
-                    sys.stdout.flush()
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode:
-        raise RuntimeError(f"synthesis on Ray's workers failed: {last}")
 
 
 def _train(

@@ -1,1 +1,1 @@
-"""What a run is measured by."""
+"""Metrics of a run: quality, traffic and their formats."""

@@ -1,4 +1,4 @@
-"""How good generated images are: Frechet distance, precision and recall, in the features of a classifier."""
+"""Frechet distance, precision and recall of generated images in a feature space."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 NEIGHBOURS = 3
-"""k of the precision and recall of Kynkaanniemi et al. 2019."""
+"""k in the precision and recall of Kynkaanniemi et al. 2019."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Generated images against real ones.
+    """Similarity of generated and real images; the fields are keys of ``METRICS``.
 
     Parameters
     ----------
     frechet_distance : float
-        Between Gaussians fitted to the features (Heusel et al. 2017); 0 is best.
+        Distance between Gaussians fitted to the features (Heusel et al. 2017); 0 is best.
     precision, recall : float
-        Share of generated images within the manifold of the real ones, and the other way round
-        (Kynkaanniemi et al. 2019), in [0, 1].
+        Share of generated images in the manifold of the real images, and vice versa, in [0, 1]
+        (Kynkaanniemi et al. 2019).
     """
 
     frechet_distance: float
@@ -31,7 +31,7 @@ class Fidelity:
 
 
 def fidelity(real: Tensor, generated: Tensor) -> Fidelity:
-    """Compare the features of generated images with those of real ones.
+    """Compare the features of real and generated images.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def fidelity(real: Tensor, generated: Tensor) -> Fidelity:
     Returns
     -------
     Fidelity
-        The measures. Precision and recall use the first min(N, M) rows of each.
+        The metrics; precision and recall use the first min(N, M) rows of both.
     """
     rows = min(len(real), len(generated))
     return Fidelity(
@@ -52,12 +52,12 @@ def fidelity(real: Tensor, generated: Tensor) -> Fidelity:
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """Return the Frechet distance of two sets of features, shapes (N, F) and (M, F).
+    """Return the Frechet distance between two sets of features, shapes (N, F) and (M, F).
 
     Raises
     ------
     ValueError
-        When it is NaN or infinite.
+        If the distance is NaN or infinite.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -67,14 +67,14 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     distance = float(metric.compute())
     if not math.isfinite(distance):
         raise ValueError(
-            f"the Frechet distance is {distance}: the feature extractor gives no finite features"
+            f"the Frechet distance is {distance}: the feature extractor returns features that are not finite"
         )
-    # Rounding can leave a distance of nothing just below zero.
+    # Rounding can make a distance of zero slightly negative.
     return max(0.0, distance)
 
 
 class _Features(nn.Identity):
-    """Hands features on as they are."""
+    """Return the features unchanged."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -82,6 +82,6 @@ class _Features(nn.Identity):
 
 
 def _share_within(points: Tensor, manifold: Tensor) -> float:
-    """Return the share of points within the k-th neighbour's distance of any point of the manifold."""
+    """Return the share of points that lie within the k-th neighbour distance of a manifold point."""
     radii = torch.cdist(manifold, manifold).kthvalue(NEIGHBOURS + 1, dim=1).values
     return float((torch.cdist(points, manifold) <= radii).any(dim=1).float().mean())

@@ -1,4 +1,4 @@
-"""The bytes that clients and server exchange, by phase and direction."""
+"""Bytes exchanged between clients and server, by phase and direction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TrafficLedger:
     Parameters
     ----------
     phases : Mapping[str, Mapping[str, int]] or None, default None
-        Counts to begin from, as :meth:`by_phase` gave them.
+        Initial counts, as from :meth:`by_phase`.
     """
 
     def __init__(self, phases: Mapping[str, Mapping[str, int]] | None = None) -> None:
@@ -28,11 +28,11 @@ class TrafficLedger:
         Parameters
         ----------
         phase : str
-            Part of the run to which the message belongs.
+            Phase of the run.
         direction : {"uplink", "downlink"}
-            ``uplink`` for client to server.
+            Direction of the message.
         num_bytes : int
-            Size of the message as serialized, bytes.
+            Serialized size of the message.
 
         Raises
         ------
@@ -50,19 +50,18 @@ class TrafficLedger:
         counts[f"{direction}_messages"] += 1
 
     def totals(self) -> dict[str, int]:
-        """Return the bytes of all phases, ``{"uplink": ..., "downlink": ...}``."""
+        """Return the total bytes in each direction, ``{"uplink": ..., "downlink": ...}``."""
         return {
             direction: sum(counts[direction] for counts in self._phases.values())
             for direction in get_args(Direction)
         }
 
     def by_phase(self) -> dict[str, dict[str, int]]:
-        """Return the counts of each phase, in the order in which the phases began.
+        """Return a copy of the counts of each phase, in the order of their first messages.
 
         Returns
         -------
         dict[str, dict[str, int]]
-            For each phase ``uplink`` and ``downlink`` (bytes), ``uplink_messages`` and
-            ``downlink_messages``. A copy: changing it does not change the ledger.
+            ``uplink`` and ``downlink`` (bytes), ``uplink_messages`` and ``downlink_messages`` of each phase.
         """
         return {phase: dict(counts) for phase, counts in self._phases.items()}

@@ -1,8 +1,9 @@
-"""Numbers as people read them, the same in the plots and in the report."""
+"""Text for bytes, durations, times and other numbers, for logs, plots and reports."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 
 
 def format_bytes(n: float) -> str:
@@ -23,20 +24,20 @@ def format_bytes(n: float) -> str:
     value = float(n)
     for unit in ("KB", "MB", "GB"):
         value /= 1000
-        # 999.96 would be printed as "1000.0" of the smaller unit.
+        # 999.96 would round to "1000.0" of the smaller unit.
         if value < 999.95:
             return f"{value:.1f} {unit}"
     return f"{value / 1000:.1f} TB"
 
 
 def format_range(values: Collection[int]) -> str:
-    """Return the least and the largest of some numbers, such as "3 to 1,200"; or the one that all are."""
+    """Return the minimum and maximum, such as ``"3 to 1,200"``, or one number when they are equal."""
     least, most = min(values), max(values)
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def format_duration(s: float) -> str:
-    """Return a duration in the one or two units that matter.
+    """Return a duration in one or two units.
 
     Parameters
     ----------
@@ -67,3 +68,8 @@ def format_percent(fraction: float) -> str:
 def format_number(value: float) -> str:
     """Return a positive number with three significant digits, such as ``"5.36"`` or ``"124"``."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def format_time(time: datetime) -> str:
+    """Return a UTC time to the minute, such as ``"2026-11-21 10:15 UTC"``."""
+    return f"{time:%Y-%m-%d %H:%M} UTC"

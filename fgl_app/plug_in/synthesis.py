@@ -78,15 +78,14 @@ class Synthesis:
         LabeledImages
             uint8, shape (N, channels, image_size, image_size), ordered by prompt.
         """
-        from fgl_app.data.shards import open_or_create_set, read_shards
-        from fgl_app.synthesis.engine import generate_missing_shards
+        from fgl_app.data.shards import read_shards
+        from fgl_app.synthesis.engine import make_set
         from fgl_app.synthesis.job import SynthesisJob
 
         job = SynthesisJob(self.recipe, embeddings, self._names(int(embeddings.labels.max()) + 1))
         with ExitStack() as stack:
             place = self.folder or Path(stack.enter_context(TemporaryDirectory(prefix="fgl-"))) / "synthetic"
-            folder = open_or_create_set(place, job.manifest(self._pipeline))
-            generate_missing_shards(job, folder, self._pipeline)
+            folder = make_set(job, place, self._pipeline)
             # The training that follows may need its memory.
             del self._pipeline
             return read_shards(folder, self.image_size, self.channels)

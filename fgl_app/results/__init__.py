@@ -1,1 +1,1 @@
-"""What a run leaves behind: its directory, the pictures and the report."""
+"""The output of a run: its directory, pictures and report."""

@@ -1,70 +1,62 @@
-"""The curves of a run over its rounds, each one PNG."""
+"""Curves of a run over its rounds, one PNG each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from fgl_app.metrics.units import format_number, format_percent
+from fgl_app.metrics.specs import MetricSpec
 from fgl_app.results.style import BLUE, MUTED, ORANGE, PALETTE, picture, scale_bytes, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_CURVES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "accuracy": ("Accuracy of the global model", format_percent),
-    "frechet_distance": ("Frechet distance of the global model's samples", format_number),
-}
 
-
-def plot_metric(name: str, points: Sequence[tuple[int, float]], path: Path) -> None:
-    """Draw a metric by round.
+def plot_metric(spec: MetricSpec, points: Sequence[tuple[int, float]], path: Path) -> None:
+    """Draw one run's metric by round.
 
     Parameters
     ----------
-    name : str
-        "accuracy" (0..1, higher is better) or "frechet_distance" (lower is better, logarithmic axis).
+    spec : MetricSpec
+        The metric: title, format and scale of the value axis.
     points : Sequence[tuple[int, float]]
-        Round and value, at least two, rounds ascending.
+        Rounds, ascending, and values; at least two.
     path : Path
         The PNG to write.
 
     Raises
     ------
     ValueError
-        If there are fewer points: a curve has two.
+        If there are fewer than two points.
     """
     if len(points) < 2:
         raise ValueError(f"points must hold at least two rounds, got {len(points)}")
-    title, human = _CURVES[name]
     rounds, values = zip(*points, strict=True)
-    with picture(path, 3.1, title, f"{human(values[-1])} after round {rounds[-1]}") as figure:
+    subtitle = f"{spec.format(values[-1])} after round {rounds[-1]}"
+    with picture(path, 3.1, spec.curve_title, subtitle) as figure:
         axes = figure.subplots()
         marker = "o" if len(points) <= 20 else None
         axes.plot(rounds, values, color=BLUE, linewidth=2, marker=marker, markersize=5, clip_on=False)
         axes.plot(rounds[-1], values[-1], "o", color=BLUE, markersize=8, clip_on=False, zorder=3)
-        if name == "accuracy":
-            _scale_fractions(axes, values)
-        else:
-            _scale_distances(axes, values)
+        _scale_values(axes, spec, values)
         _number_rounds(axes)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A run's metric.
+    """A metric of one of several runs.
 
     Attributes
     ----------
     label : str
-        The run's name.
+        Name of the run.
     number : int
-        Its place among the runs, from 0: gives its colour.
+        Index of the run, from 0; selects the colour.
     points : Sequence[tuple[float, float]]
-        Where, and the value; a single point is drawn with a line at its height.
+        x and value. A single point gets a horizontal line.
     """
 
     label: str
@@ -73,35 +65,32 @@ class Curve:
 
 
 def run_color(number: int) -> str:
-    """Return the colour of a run by its place among those compared."""
+    """Return the colour of the run with this index, from 0."""
     return PALETTE[number % len(PALETTE)]
 
 
-def plot_curves(name: str, curves: Sequence[Curve], axis: str, file: IO[bytes]) -> None:
-    """Draw a metric of several runs over each other.
+def plot_curves(spec: MetricSpec, curves: Sequence[Curve], x: str, file: IO[bytes]) -> None:
+    """Draw a metric of several runs in one plot.
 
     Parameters
     ----------
-    name : str
-        "accuracy" or "frechet_distance".
+    spec : MetricSpec
+        The metric.
     curves : Sequence[Curve]
         At least one, each with at least one point.
-    axis : str
-        "round", or "bytes" for bytes sent by clients on a logarithmic axis.
+    x : {"round", "uplink_bytes"}
+        Quantity on the horizontal axis; bytes are on a logarithmic scale.
     file : IO[bytes]
-        Gets the PNG.
+        Receives the PNG.
     """
-    title, _ = _CURVES[name]
-    subtitle = "by round" if axis == "round" else "by what the clients had sent by then"
+    subtitle = "by round" if x == "round" else "by bytes sent by the clients"
     rows = math.ceil(len(curves) / 2)
-    with picture(file, 3.4 + 0.2 * rows, title, subtitle) as figure:
+    with picture(file, 3.4 + 0.2 * rows, spec.curve_title, subtitle) as figure:
         axes = figure.subplots()
         for curve in curves:
             _draw_curve(axes, curve)
-        (_scale_fractions if name == "accuracy" else _scale_distances)(
-            axes, [value for curve in curves for _, value in curve.points]
-        )
-        if axis == "round":
+        _scale_values(axes, spec, [value for curve in curves for _, value in curve.points])
+        if x == "round":
             _number_rounds(axes)
         else:
             sizes = [size for curve in curves for size, _ in curve.points]
@@ -112,7 +101,7 @@ def plot_curves(name: str, curves: Sequence[Curve], axis: str, file: IO[bytes]) 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
     xs, ys = zip(*curve.points, strict=True)
-    # When the colours are used up, the dashes tell.
+    # Dashes distinguish the runs after the last colour.
     style = "-" if curve.number < len(PALETTE) else "--"
     color = run_color(curve.number)
     if len(xs) == 1:
@@ -128,23 +117,25 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
 
 
 def plot_corrections(decisions: Sequence[Mapping[str, Any]], threshold: float, path: Path) -> None:
-    """Draw FedDDPM+'s view: the clients' loss, its relative improvement, and where it corrected.
+    """Draw the decisions of FedDDPM+: the clients' loss, its relative improvement and the corrections.
 
     Parameters
     ----------
     decisions : Sequence[Mapping[str, Any]]
-        For each round "round", "loss", "improvement" (None where there is none) and "corrected".
+        For each round "round", "loss", "improvement" (None when unknown) and "corrected".
     threshold : float
-        Improvement a round below which learning counts as slow.
+        Relative improvement per round below which the loss counts as a plateau.
     path : Path
         The PNG to write.
     """
     from matplotlib.ticker import PercentFormatter
 
     corrected = [row["round"] for row in decisions if row["corrected"]]
-    when = ", ".join(str(number) for number in corrected)
-    subtitle = f"corrected after round {when}" if corrected else "learning never became slow: no correction"
-    with picture(path, 4.6, "When to correct", subtitle) as figure:
+    numbers = ", ".join(map(str, corrected))
+    subtitle = (
+        f"corrected after round {numbers}" if corrected else "no correction: the loss reached no plateau"
+    )
+    with picture(path, 4.6, "Corrections", subtitle) as figure:
         upper, lower = figure.subplots(2, sharex=True)
         for axes, name in ((upper, "loss"), (lower, "improvement")):
             points = [(row["round"], row[name]) for row in decisions if row[name] is not None]
@@ -154,31 +145,25 @@ def plot_corrections(decisions: Sequence[Mapping[str, Any]], threshold: float, p
                 axes.axvline(number, color=ORANGE, linewidth=2, zorder=0)
             axes.grid(axis="y")
         upper.set_ylabel("clients' loss")
-        lower.set_ylabel("improvement a round")
+        lower.set_ylabel("improvement per round")
         lower.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         lower.axhline(threshold, color=MUTED, linewidth=1, linestyle="--")
         _number_rounds(lower)
 
 
-def _scale_fractions(axes: Axes, values: Sequence[float]) -> None:
-    from matplotlib.ticker import PercentFormatter
+def _scale_values(axes: Axes, spec: MetricSpec, values: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
-    low = max(0.0, math.floor(10 * min(values) - 0.5) / 10)
-    axes.set_ylim(low, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(axis="y")
-
-
-def _scale_distances(axes: Axes, values: Sequence[float]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
+    if spec.scale == "fraction":
+        axes.set_ylim(max(0.0, math.floor(10 * min(values) - 0.5) / 10), 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        return
     axes.set_yscale("log")
-    low, high = max(1e-3, 0.8 * min(values)), 1.25 * max(1e-3, *values)
-    axes.set_ylim(low, high)
+    axes.set_ylim(max(1e-3, 0.8 * min(values)), 1.25 * max(1e-3, *values))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
-    axes.grid(axis="y")
 
 
 def _number_rounds(axes: Axes) -> None:

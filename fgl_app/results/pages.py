@@ -1,6 +1,8 @@
-"""The HTML of the pages, in Python because Flower's app bundle carries no template files."""
+"""HTML templates of the pages, in Python because Flower's app bundle contains no template files."""
 
 from __future__ import annotations
+
+import base64
 
 _CSS = """
 :root {
@@ -53,8 +55,8 @@ td { overflow-wrap: anywhere; }
 .pairs th { width: 50%; }
 .numeric :is(td, th + th) { text-align: right; white-space: nowrap; }
 .total > * { font-weight: 650; }
-.beside > * { color: var(--muted); font-style: italic; }
-.marked > * { font-weight: 650; }
+.reference > * { color: var(--muted); font-style: italic; }
+.changed > * { font-weight: 650; }
 .below { color: var(--muted); font-size: .85rem; margin: .5rem 0 0; }
 .problems .card { border-color: var(--bad); }
 .problems th { white-space: normal; width: 35%; overflow-wrap: anywhere; }
@@ -97,25 +99,36 @@ td { overflow-wrap: anywhere; }
 }
 """
 
-_CARD = """{% macro card(table) %}
-<section class="card">
+_TABLE = """{% macro card(table) %}
+<section class="card{% if table.kind == "runs" %} wide{% endif %}">
 <h2>{{ table.title }}</h2>
 <div class="scroll"><table class="{{ table.kind }}">
 {% if table.head %}
-<thead><tr>{% for cell in table.head %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
+<thead><tr>{% for cell in table.head %}
+{% if not cell %}<td></td>{% else %}<th scope="col">
+{%- if table.colors %}<span class="key" style="background: {{ table.colors[loop.index0] }}"></span>{% endif %}
+{{- cell }}</th>{% endif %}
+{% endfor %}</tr></thead>
 {% endif %}
 <tbody>
 {% for row in table.rows %}
-<tr class="
-{%- if row[0] == "total" %}total{% elif row[0] == "FedAvg instead" %}beside
-{%- elif row[0] in table.marked %}marked{% endif %}">{% for cell in row %}
-{% if loop.first %}<th scope="row">{{ cell }}</th>{% else %}<td>{{ cell }}</td>{% endif %}
-{% endfor %}</tr>
+<tr class="{{ row.style }}"><th scope="row">{{ row.name }}</th>
+{% for cell in row.cells %}
+<td{% if loop.index0 in row.best %} class="best"{% endif %}>{{ cell }}</td>
+{% endfor %}
+</tr>
 {% endfor %}
 </tbody>
 </table></div>
 {% if table.note %}<p class="below">{{ table.note }}</p>{% endif %}
 </section>
+{% endmacro %}
+{% macro figures(pictures) %}
+<div class="columns">
+{% for picture in pictures %}
+<figure class="card"><img src="{{ picture.uri }}" alt="{{ picture.caption }}"></figure>
+{% endfor %}
+</div>
 {% endmacro %}
 """
 
@@ -141,7 +154,7 @@ REPORT = """<p class="where">{{ run }}{% if ended %} · {{ ended }}{% endif %}</
 {%- if error %}: {{ error }}{% endif %}</p>
 {% if resumed %}<p class="resumed">Resumed {{ resumed | join(", and ") }}.</p>{% endif %}
 
-<section class="numbers" aria-label="Headline numbers">
+<section class="numbers" aria-label="Key figures">
 {% for number in numbers %}
 <div class="number"><div class="name">{{ number.name }}</div><div class="value">{{ number.value }}</div>
 {% if number.note %}<div class="note">{{ number.note }}</div>{% endif %}</div>
@@ -152,66 +165,40 @@ REPORT = """<p class="where">{{ run }}{% if ended %} · {{ ended }}{% endif %}</
 {{ card(table) }}
 {% endfor %}
 </div>
-<div class="columns">
-{% for picture in pictures %}
-<figure class="card"><img src="{{ picture.uri }}" alt="{{ picture.alt }}"></figure>
-{% endfor %}
-</div>
+{{ figures(pictures) }}
 <div class="columns tables">
 {% for table in tables %}
 {{ card(table) }}
 {% endfor %}
 </div>"""
 
-COMPARISON = """<p class="where">{{ made }}</p>
-{% macro runs_table(table) %}
-<section class="card wide">
-<h2>{{ table.title }}</h2>
-<div class="scroll"><table class="runs">
-<thead><tr><td></td>
-{% for run in runs %}
-<th scope="col"><span class="key" style="background: {{ run.color }}"></span>{{ run.label }}</th>
-{% endfor %}
-</tr></thead>
-<tbody>
-{% for row in table.rows %}
-<tr><th scope="row">{{ row.name }}</th>
-{% for cell in row.cells %}
-<td{% if loop.index0 in row.best %} class="best"{% endif %}>{{ cell }}</td>
-{% endfor %}
-</tr>
-{% endfor %}
-</tbody>
-</table></div>
-{% if table.note %}<p class="below">{{ table.note }}</p>{% endif %}
-</section>
-{% endmacro %}
-{{ runs_table(tables[0]) }}
-<div class="columns">
-{% for picture in pictures %}
-<figure class="card"><img src="{{ picture.uri }}" alt="{{ picture.alt }}"></figure>
-{% endfor %}
-</div>
+COMPARISON = """<p class="where">{{ created }}</p>
+{{ card(tables[0]) }}
+{{ figures(pictures) }}
 {% for table in tables[1:] %}
-{{ runs_table(table) }}
+{{ card(table) }}
 {% endfor %}"""
 
 
+def embed_png(png: bytes, caption: str) -> dict[str, str]:
+    """Return a picture for the templates: the PNG as a data URI, and its caption."""
+    return {"uri": f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}", "caption": caption}
+
+
 def render(content: str, **values: object) -> str:
-    """Return a whole page.
+    """Return a whole HTML page.
 
     Parameters
     ----------
     content : str
         :data:`REPORT` or :data:`COMPARISON`.
     **values
-        What its template names, and ``title``; markup in them is escaped.
+        ``title`` and the variables of the template; markup in them is escaped.
     """
-    # Imported late: whoever only writes a run directory does not need jinja2.
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = _CARD + _PAGE.replace("CONTENT", content)
+    template = _TABLE + _PAGE.replace("CONTENT", content)
     return environment.from_string(template).render(css=_CSS, **values).lstrip()

@@ -1,4 +1,4 @@
-"""The pictures of a run, each one PNG."""
+"""Pictures of a run's data, images and traffic, one PNG each."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
 
-_POINTS = 72  # an inch
+_POINTS_PER_INCH = 72
 
 
 def plot_label_distribution(counts: npt.NDArray[np.integer], class_names: Sequence[str], path: Path) -> None:
-    """Draw who holds which labels: a row a client, a column a class, darker for more examples.
+    """Draw the label distribution: one row per client, one column per class, darker for more examples.
 
     Parameters
     ----------
     counts : ndarray of int, shape (clients, classes)
-        Examples of each class that each client holds.
+        Number of examples per client and class.
     class_names : Sequence[str]
-        A name for each column.
+        Name of each class.
     path : Path
         The PNG to write.
 
     Raises
     ------
     ValueError
-        If there is not one name for each column.
+        If the number of names is not the number of classes.
     """
     num_clients, num_classes = counts.shape
     if len(class_names) != num_classes:
-        raise ValueError(f"class_names must name {num_classes} classes, got {len(class_names)} names")
-    cell = 0.87 * WIDTH / num_classes * _POINTS
+        raise ValueError(f"class_names must have {num_classes} names, got {len(class_names)}")
+    cell = 0.87 * WIDTH / num_classes * _POINTS_PER_INCH
     number_size = min(9.0, cell / (0.75 * len(str(counts.max()))))
     numbered = number_size >= 7
     row = min(0.36, max(0.2 if numbered else 0.12, 5 / num_clients))
@@ -59,7 +59,7 @@ def plot_label_distribution(counts: npt.NDArray[np.integer], class_names: Sequen
     subtitle = f"on average, a client holds {held:.1f} of {num_classes} classes"
     names_height = 0.75 + min(0.9, 0.09 * max(map(len, class_names)))
     height = TITLE_HEIGHT + row * num_clients + names_height + (0.0 if numbered else 0.6)
-    with picture(path, height, "Who holds which labels", subtitle) as figure:
+    with picture(path, height, "Label distribution", subtitle) as figure:
         axes = figure.subplots()
         mesh = _draw_cells(axes, counts)
         if numbered:
@@ -79,7 +79,7 @@ def _draw_cells(axes: Axes, counts: npt.NDArray[np.integer]) -> QuadMesh:
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     blues = LinearSegmentedColormap.from_list("counts", ["#c6dbef", "#4292c6", "#08306b"])
-    # The square root keeps a handful of examples visible beside hundreds.
+    # The square-root scale keeps small counts visible next to large ones.
     norm = PowerNorm(0.5, vmin=0, vmax=max(1, counts.max()))
     mesh = axes.pcolormesh(
         np.ma.masked_equal(counts, 0),
@@ -98,7 +98,7 @@ def _draw_cells(axes: Axes, counts: npt.NDArray[np.integer]) -> QuadMesh:
 def _number_cells(axes: Axes, counts: npt.NDArray[np.integer], size: float) -> None:
     for (client, label), count in np.ndenumerate(counts):
         if count:
-            # A quarter of the maximum is the middle of the square-root scale.
+            # On the square-root scale, the middle is a quarter of the maximum.
             color = "white" if 4 * count > counts.max() else INK
             axes.text(
                 label + 0.5, client + 0.52, str(count), color=color, fontsize=size, ha="center", va="center"
@@ -110,7 +110,7 @@ def _name_columns(axes: Axes, class_names: Sequence[str], cell: float) -> None:
     names = [shorten(name, 16) for name in class_names[::step]]
     upright = max(map(len, names)) * 6 > cell
     axes.set_xticks(np.arange(0, len(class_names), step) + 0.5, names, rotation=90 if upright else 0)
-    axes.set_xlabel("class" if step == 1 else f"class (one in {step} is named)")
+    axes.set_xlabel("class" if step == 1 else f"class (1 in {step} labelled)")
 
 
 def plot_image_grid(
@@ -123,24 +123,24 @@ def plot_image_grid(
     title: str = "Synthetic images",
     rows: tuple[str, str] = ("class", "classes"),
 ) -> None:
-    """Draw a row of images for each class, taken evenly from all of its images.
+    """Draw one row of images per class, evenly spaced over the images of the class.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (N, H, W) or (N, H, W, 3)
         Grey or RGB images, at least one.
     labels : ndarray of int, shape (N,)
-        The class of each image, an index into ``class_names``.
+        Class of each image, an index into ``class_names``.
     class_names : Sequence[str]
-        All classes. Above 20, 20 of them are shown, evenly spaced.
+        All classes; if there are more than 20, 20 evenly spaced classes are shown.
     path : Path
         The PNG to write.
     per_class : int, default 10
-        Images in a row, at most.
+        Maximum number of images per row.
     title : str, default "Synthetic images"
-        Heading of the picture.
+        Title of the picture.
     rows : tuple[str, str], default ("class", "classes")
-        What the subtitle calls one of them, and several.
+        Noun for a row in the subtitle, singular and plural.
     """
     chosen = np.unique(np.linspace(0, len(class_names) - 1, min(20, len(class_names))).round().astype(int))
     longest_row = int(np.bincount(labels, minlength=len(class_names))[chosen].max())
@@ -148,13 +148,13 @@ def plot_image_grid(
     canvas, row_height = _tile(images, labels, chosen, columns)
     names = [shorten(class_names[label], 16) for label in chosen]
     margin = 0.22 + 0.085 * max(map(len, names))
-    # Pixels are laid out one to one, so that each stays a crisp square; the text follows their scale.
-    # A row of few images is left short, not blown up.
+    # Image pixels map to whole picture pixels and so stay sharp; the resolution sets the size of the text.
+    # A short row stays short instead of being enlarged.
     dpi = max(canvas.shape[1] / (WIDTH - margin - 0.1), canvas.shape[1] / columns / 0.7)
     height = TITLE_HEIGHT + canvas.shape[0] / dpi + 0.1
     subtitle = f"{len(images):,} images of {len(class_names)} {rows[len(class_names) != 1]}"
     if len(chosen) < len(class_names):
-        subtitle += f", {len(chosen)} of them shown"
+        subtitle += f", {len(chosen)} shown"
     with picture(path, height, title, subtitle, dpi=dpi) as figure:
         figure.figimage(canvas, xo=round(margin * dpi), yo=round(0.1 * dpi), origin="upper")
         for index, (label, name) in enumerate(zip(chosen, names, strict=True)):
@@ -196,32 +196,32 @@ def _scaled(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def plot_traffic(
-    by_phase: Mapping[str, Mapping[str, int]], path: Path, *, beside: tuple[str, int] | None = None
+    by_phase: Mapping[str, Mapping[str, int]], path: Path, *, reference: tuple[str, int] | None = None
 ) -> None:
     """Draw the bytes that clients sent and received in each phase, on a logarithmic axis.
 
     Parameters
     ----------
     by_phase : Mapping[str, Mapping[str, int]]
-        ``uplink`` and ``downlink`` (bytes) of each phase, as ``TrafficLedger.by_phase`` gives them.
+        ``uplink`` and ``downlink`` (bytes) of each phase, as from ``TrafficLedger.by_phase``.
     path : Path
         The PNG to write.
-    beside : tuple[str, int] or None, default None
-        Name and bytes each way of what another method would send, for comparison.
+    reference : tuple[str, int] or None, default None
+        Name of another method and the bytes it would send in each direction.
     """
     sent = sum(phase["uplink"] for phase in by_phase.values())
     received = sum(phase["downlink"] for phase in by_phase.values())
     subtitle = f"clients sent {format_bytes(sent)} and received {format_bytes(received)}"
-    names = [*by_phase, *([beside[0]] if beside else [])]
+    names = [*by_phase, *([reference[0]] if reference else [])]
     with picture(path, TITLE_HEIGHT + 0.75 + 0.6 * len(names), "Bytes by phase", subtitle) as figure:
         axes = figure.subplots()
         sizes = [phase[way] for phase in by_phase.values() for way in ("uplink", "downlink") if phase[way]]
-        sizes += [beside[1]] if beside else []
+        sizes += [reference[1]] if reference else []
         low = 10 ** math.floor(math.log10(min(sizes, default=1000)) - 0.3)
         for row, phase in enumerate(by_phase.values()):
             _draw_bytes(axes, row, phase, low)
-        if beside:
-            _draw_beside(axes, len(by_phase), beside[1], low)
+        if reference:
+            _draw_reference(axes, len(by_phase), reference[1], low)
         scale_bytes(axes, low, 10 ** (1.6 * math.log10(max(sizes, default=1000) / low)) * low)
         axes.grid(axis="x", color=FAINT)
         axes.spines["left"].set_visible(False)
@@ -242,7 +242,7 @@ def _draw_bytes(axes: Axes, row: int, phase: Mapping[str, int], low: float) -> N
         axes.annotate(text, (end, y), (8, 0), textcoords="offset points", va="center", fontsize=9)
 
 
-def _draw_beside(axes: Axes, row: int, size: int, low: float) -> None:
+def _draw_reference(axes: Axes, row: int, size: int, low: float) -> None:
     axes.plot([low, size], [row, row], color=MUTED, linewidth=2.5, solid_capstyle="butt", linestyle=":")
     axes.plot(size, row, "o", color=MUTED, markersize=6)
     text = f"{format_bytes(size)} each way"

@@ -1,31 +1,29 @@
-"""Reading what a run left behind, whether it completed, failed or was cut short."""
+"""Read run directories: of completed, failed, running and interrupted runs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from fgl_app.results.run_directory import is_running
-
-PRIMARY_METRICS = ("frechet_distance", "accuracy")
-"""The metrics that tell how good a model is; a run has one of them."""
-_BARE = ("classifier", "diffusion")
+from fgl_app.config.methods import METHODS
+from fgl_app.metrics.specs import PRIMARY_METRICS
+from fgl_app.metrics.traffic import Direction
+from fgl_app.results.json_files import read_lines, read_object
+from fgl_app.results.resume import is_running
 
 
 @dataclass(frozen=True)
 class Run:
-    """The files of a run; what it did not come to write is empty or None.
+    """The files of a run; missing values are empty or None.
 
     Attributes
     ----------
     path : Path
-        Its folder, without links.
+        The run directory, with links resolved.
     config, summary : Mapping[str, Any]
         ``config.json`` and ``summary.json``.
     events : tuple[Mapping[str, Any], ...]
@@ -39,92 +37,96 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read a run's folder.
+        """Read a run directory.
 
         Raises
         ------
         FileNotFoundError
-            If the folder holds no ``config.json``, so is no run directory.
+            If the folder has no ``config.json``.
         """
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} is no run directory: it holds no config.json")
-        return cls.read_what_is_there(folder)
+            raise FileNotFoundError(f"{folder} is not a run directory: it has no config.json")
+        return cls.read_partial(folder)
 
     @classmethod
-    def read_what_is_there(cls, folder: Path) -> Self:
-        """Read the folder of a run that may have ended before it wrote anything but logs."""
+    def read_partial(cls, folder: Path) -> Self:
+        """Read a run directory that may contain nothing but logs."""
         return cls(
             folder.resolve(),
-            _read_object(folder / "config.json"),
-            _read_object(folder / "summary.json"),
-            tuple(_read_events(folder / "metrics.jsonl")),
+            read_object(folder / "config.json"),
+            read_object(folder / "summary.json"),
+            tuple(read_lines(folder / "metrics.jsonl")),
         )
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Name of the run directory."""
         return self.path.name
 
     @property
     def status(self) -> str:
-        """Whether it "completed" or "failed", is "running", or was ended "unfinished"."""
+        """One of "completed", "failed", "running" and "unfinished"."""
         return str(self.summary.get("status") or ("running" if is_running(self.path) else "unfinished"))
 
     @property
     def strategy(self) -> str:
-        """What ran: the method, or the strategy that ran alone; empty when not known."""
+        """The method, or the strategy of a method without a set-up; empty when unknown."""
         method = str(self.config.get("method", ""))
-        alone = self.config.get("inner-strategy") if method in _BARE else None
-        return str(self.summary.get("strategy") or alone or method)
+        spec = METHODS.get(method)
+        inner = self.config.get("inner-strategy") if spec and not spec.setup_message else None
+        return str(self.summary.get("strategy") or inner or method)
 
     @property
     def dataset(self) -> str:
-        """The data set; of a folder its last part alone. Empty when not known."""
+        """The dataset, for a folder its last path component; empty when unknown."""
         name = str(self.summary.get("dataset") or self.config.get("dataset", ""))
         return Path(name).name if Path(name).is_absolute() else name
 
     @property
     def num_clients(self) -> int:
-        """The clients that took part; before that is known those asked for, or 0."""
+        """Number of clients that took part, else the configured number; 0 when unknown."""
         return int(self.summary.get("num_clients") or self.config.get("num-clients") or 0)
 
     @cached_property
     def rounds(self) -> list[Mapping[str, Any]]:
-        """The events of the evaluated rounds."""
+        """Events of the evaluated rounds."""
         return [event for event in self.events if event.get("event") == "round"]
 
     @property
     def num_rounds(self) -> int:
-        """The last evaluated round; 0 before the first."""
+        """Number of the last evaluated round; 0 before the first."""
         return int(self.summary.get("rounds") or (self.rounds[-1]["round"] if self.rounds else 0))
 
     @cached_property
     def results(self) -> Mapping[str, Any]:
-        """The summary, or of a run without one the last round's metrics."""
+        """The summary, or the last round's event when there is no summary."""
         return self.summary or (self.rounds[-1] if self.rounds else {})
 
     @property
     def primary_metric(self) -> tuple[str, float] | None:
-        """The metric that tells how good the model is, with its last value."""
-        for name in PRIMARY_METRICS:
-            if self.results.get(name) is not None:
-                return name, float(self.results[name])
+        """Key and last value of the primary metric."""
+        for spec in PRIMARY_METRICS:
+            if self.results.get(spec.key) is not None:
+                return spec.key, float(self.results[spec.key])
         return None
 
-    def curve(self, metric: str) -> list[tuple[int, float]]:
-        """Return a metric by round, where there is one."""
-        return [(row["round"], row[metric]) for row in self.rounds if row.get(metric) is not None]
+    def curve(self, metric: str, x: Literal["round", "uplink_bytes"] = "round") -> list[tuple[int, float]]:
+        """Return a metric by round or by bytes sent so far, without rounds that lack one of the two.
 
-    def bytes_by_phase(self, way: str) -> dict[str, int]:
-        """Return the bytes of each phase and their ``total``; ``way`` is "uplink" or "downlink"."""
+        Rounds before the first sent byte are omitted too: a logarithmic axis has no zero.
+        """
+        return [(row[x], row[metric]) for row in self.rounds if row.get(x) and row.get(metric) is not None]
+
+    def bytes_by_phase(self, direction: Direction) -> dict[str, int]:
+        """Return the bytes of each phase and their ``total``."""
         if self.summary:
-            return dict(self.summary.get(f"{way}_bytes", {}))
-        so_far = self.rounds[-1].get(f"{way}_bytes") if self.rounds else None
+            return dict(self.summary.get(f"{direction}_bytes", {}))
+        so_far = self.rounds[-1].get(f"{direction}_bytes") if self.rounds else None
         return {} if so_far is None else {"total": so_far}
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds of each phase and in ``total``; of a run without a summary as far as it came."""
+        """Seconds of each phase and in ``total``, up to the last event when there is no summary."""
         if self.summary:
             return dict(self.summary.get("seconds", {}))
         seconds: dict[str, float] = {"total": self.events[-1]["elapsed"]} if self.events else {}
@@ -135,7 +137,7 @@ class Run:
 
     @property
     def resumed(self) -> list[tuple[int, datetime]]:
-        """After which rounds the run was resumed, and when."""
+        """Last completed round and time of each resumption."""
         return [
             (int(event["rounds"]), datetime.fromisoformat(event["time"]))
             for event in self.events
@@ -144,17 +146,17 @@ class Run:
 
     @property
     def fedavg_bytes(self) -> int | None:
-        """Bytes each way that as many rounds of FedAvg with the same model and clients would send.
+        """Bytes in each direction that FedAvg would send with the same model, clients and rounds.
 
-        The model's weights as they are serialized here, once a client and round: nothing else is counted.
-        None when the size is not known or nothing was exchanged.
+        Counts only the serialized weights, once per client and round. None when their size is unknown or
+        nothing was exchanged.
         """
         size = self.summary.get("model_bytes")
         return int(size) * self.num_clients * self.num_rounds or None if size else None
 
     @property
     def started(self) -> datetime:
-        """When the run began; by its folder's time when it wrote no event."""
+        """Start of the run; the directory's modification time when there is no event."""
         if self.events:
             first = self.events[0]
             return datetime.fromisoformat(first["time"]) - timedelta(seconds=first["elapsed"])
@@ -162,48 +164,30 @@ class Run:
 
     @property
     def ended(self) -> datetime | None:
-        """When the last event was written."""
+        """Time of the last event."""
         return datetime.fromisoformat(self.events[-1]["time"]) if self.events else None
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Return the runs of an outputs folder, the newest last.
+    """Return the runs in an output directory, the newest last.
 
     Parameters
     ----------
     folder : Path
-        Holds a folder for each run; other folders and links, such as ``latest``, are left out.
+        Parent of run directories. Links, such as ``latest``, and other folders are skipped.
 
     Returns
     -------
     list[Run]
-        With those that failed, did not end, or ended before they wrote more than a log.
+        All runs, including failed and unfinished runs and runs that only wrote a log.
     """
     folders = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
-    runs = [Run.read_what_is_there(entry) for entry in folders if _is_run(entry)]
+    runs = [Run.read_partial(entry) for entry in folders if _is_run(entry)]
     return sorted(runs, key=lambda run: (run.started, run.name))
 
 
 def _is_run(folder: Path) -> bool:
-    # A synthetic set or a saved model has a config.json too, but no log beside it and no `method` in it.
+    # Synthetic sets and saved models have a config.json too, but no log and no `method` in the config.
     if any((folder / name).is_file() for name in ("metrics.jsonl", "summary.json", "flower.log")):
         return True
-    return "method" in _read_object(folder / "config.json")
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict):
-            return values
-    return {}
-
-
-def _read_events(path: Path) -> list[dict[str, Any]]:
-    events = []
-    with suppress(OSError):
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            # A killed process can leave half a line.
-            with suppress(ValueError):
-                events.append(json.loads(line))
-    return events
+    return "method" in read_object(folder / "config.json")

@@ -1,4 +1,4 @@
-"""The look that all pictures of a run share."""
+"""Size, colours and axes shared by all pictures of a run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Five inches on a phone's screen make one point about one pixel: nothing is set below eight points.
+# At five inches on a phone one point is about one pixel, so no text is smaller than eight points.
 WIDTH = 5.0
 DPI = 200
 TITLE_HEIGHT = 0.62
 
 INK, MUTED, FAINT = "#1f2933", "#5f6c7b", "#e4e7eb"
-# Of the palette of Okabe and Ito, which stays distinct under all common colour blindness.
+# From the palette of Okabe and Ito, which is distinct under all common forms of colour blindness.
 BLUE, ORANGE = "#0072b2", "#d55e00"
 PALETTE = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 
@@ -45,23 +45,23 @@ _RC = {
 def picture(
     path: Path | IO[bytes], height: float, title: str, subtitle: str, *, dpi: float = DPI
 ) -> Iterator[Figure]:
-    """Open a titled figure, save it as a PNG on leaving.
+    """Create a figure with a title, and save it as a PNG on exit.
 
     Parameters
     ----------
     path : Path or IO[bytes]
-        The PNG.
+        The PNG to write.
     height : float
-        Of the whole picture, inches; the title takes the uppermost ``TITLE_HEIGHT``.
+        Height of the picture, inches; the title takes the top ``TITLE_HEIGHT``.
     title, subtitle : str
-        What one sees, and the finding in one line.
-    dpi : float
-        Pixels an inch.
+        Subject, and main finding in one line.
+    dpi : float, default 200
+        Pixels per inch.
 
     Yields
     ------
     matplotlib.figure.Figure
-        Belongs to no window and no global state, so any thread may draw.
+        A figure outside pyplot's global state, so any thread can draw.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ def picture(
 
 
 def scale_bytes(axes: Axes, low: float, high: float) -> None:
-    """Make the horizontal axis a logarithmic one of bytes, from ``low`` to ``high``."""
+    """Scale the horizontal axis logarithmically in bytes, from ``low`` to ``high``."""
     for steps in ((1,), (1, 10, 100), (1, 2, 5, 10, 20, 50, 100, 200, 500)):
         ticks = [1000.0**power * step for power in range(5) for step in steps]
         ticks = [tick for tick in ticks if low <= tick <= high]
@@ -91,5 +91,5 @@ def scale_bytes(axes: Axes, low: float, high: float) -> None:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return the text, cut to ``limit`` characters with an ellipsis if it is longer."""
+    """Return the text, with an ellipsis if it is longer than ``limit`` characters."""
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

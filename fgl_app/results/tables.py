@@ -7,127 +7,163 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fgl_app.metrics.units import format_bytes, format_duration, format_number, format_percent
+from fgl_app.metrics.specs import KEY_FIGURES, METRICS, PRIMARY_METRICS, MetricSpec
+from fgl_app.metrics.units import format_bytes, format_duration, format_percent
 from fgl_app.results.runs import Run
 
-NONE = "—"
-MOST_INCIDENTS = 50
-"""Rows of a table of incidents; the rest is in summary.json."""
-_OTHER_RESULTS_OMIT = {
+MISSING = "—"
+MAX_INCIDENTS = 50
+"""Rows of an incident table; summary.json has all incidents."""
+_NOT_OTHER_RESULTS = {
     *("status", "error", "strategy", "dataset", "num_clients", "resumed_after_round"),
     *("rejected_uploads", "skipped_images", "failures"),
-    *("seconds", "uplink_bytes", "downlink_bytes", "versions", "decisions", "accuracy_by_domain"),
-    *("accuracy", "frechet_distance", "label_agreement", "downstream_accuracy", "model_bytes"),
+    *("seconds", "uplink_bytes", "downlink_bytes", "versions", "decisions", "model_bytes"),
+    *(spec.key for spec in KEY_FIGURES),
+    *(f"{spec.key}_by_domain" for spec in PRIMARY_METRICS),
 }
-# Every run has its own; they say nothing about what was tried.
-PLACES = frozenset({"output-dir", "run-name", "client-state-dir", "resume"})
+# They differ between any two runs and do not describe the experiment.
+LOCATION_KEYS = frozenset({"output-dir", "run-name", "client-state-dir", "resume"})
+
+
+@dataclass(frozen=True)
+class Row:
+    """A table row.
+
+    Attributes
+    ----------
+    name : str
+        First cell, a row header.
+    cells : Sequence[str]
+        The other cells.
+    style : str, default ""
+        CSS class: ``total``, ``reference`` or ``changed``.
+    best : frozenset[int], default frozenset()
+        Indices of the cells with the best value.
+    """
+
+    name: str
+    cells: Sequence[str]
+    style: str = ""
+    best: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the report's template takes it.
+    """A table for the page templates.
 
     Attributes
     ----------
     title : str
-        Its heading.
+        Heading.
     head : Sequence[str]
-        Titles of the columns; empty for none.
-    rows : Sequence[Sequence[str]]
-        The first cell of each names the row.
+        Column titles; empty for none.
+    rows : Sequence[Row]
+        Body.
     kind : str, default ""
         CSS classes: ``numeric``, ``pairs``, ``incidents``, ``long`` (scrolls), ``runs``.
     note : str, default ""
-        A line below it.
-    marked : frozenset[str], default frozenset()
-        Names of rows that stand out.
+        Line below the table.
+    colors : Sequence[str], default ()
+        Colour of each column's legend mark.
     """
 
     title: str
     head: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Row]
     kind: str = ""
     note: str = ""
-    marked: frozenset[str] = frozenset()
+    colors: Sequence[str] = ()
 
 
 def problem_tables(run: Run) -> list[Table]:
-    """Return the tables of what went wrong; empty when nothing did."""
-    tables = [
-        _incidents(title, run.summary.get(key, []))
-        for title, key in (("Rejected uploads", "rejected_uploads"), ("Failures", "failures"))
-    ]
-    skipped = [(text,) for text in run.summary.get("skipped_images", [])]
-    return _filled(*tables, Table("Skipped images", (), skipped, "incidents long"))
+    """Return the tables of rejected uploads, failures and skipped images, without empty ones."""
+    return _without_empty(
+        _incident_table("Rejected uploads", run.summary.get("rejected_uploads", [])),
+        _incident_table("Failures", run.summary.get("failures", [])),
+        Table(
+            "Skipped images", (), [Row(image, ()) for image in run.summary.get("skipped_images", [])], "long"
+        ),
+    )
 
 
 def result_tables(run: Run) -> list[Table]:
-    """Return the tables of results, bytes, seconds, versions and config; those without rows are left out."""
+    """Return the tables of results, bytes, seconds, versions and config, without empty ones."""
     summary = run.summary
-    by_domain = [(name, percent(value)) for name, value in summary.get("accuracy_by_domain", {}).items()]
-    more = [
-        (key.replace("_", " "), text(value))
-        for key, value in summary.items()
-        if key not in _OTHER_RESULTS_OMIT
-    ]
-    return _filled(
+    other = {key.replace("_", " "): text(summary[key]) for key in summary if key not in _NOT_OTHER_RESULTS}
+    return _without_empty(
         _round_table(run),
-        Table("Accuracy by domain", (), by_domain, "pairs"),
+        *(_domain_table(run, spec) for spec in PRIMARY_METRICS),
         _byte_table(run),
         _second_table(run),
-        Table("Other results", (), more, "pairs"),
-        Table("Versions", (), list(summary.get("versions", {}).items()), "pairs"),
+        _pair_table("Other results", other),
+        _pair_table("Versions", summary.get("versions", {})),
         _config_table(run),
     )
 
 
 def _round_table(run: Run) -> Table:
-    columns = [key for key in ROUND_COLUMNS if any(key in event for event in run.rounds)]
-    head = ("round", *(ROUND_COLUMNS[key][0] for key in columns))
+    logged = {key for event in run.rounds for key in event}
+    specs = [spec for spec in METRICS.values() if spec.key in logged and not spec.final_only]
     rows = [
-        (str(event["round"]), *(ROUND_COLUMNS[key][1](event.get(key)) for key in columns))
+        Row(str(event["round"]), [or_missing(event.get(spec.key), spec.format) for spec in specs])
         for event in run.rounds
     ]
-    return Table("Round by round", head, rows, "numeric long")
+    return Table("Round by round", ("round", *(spec.title for spec in specs)), rows, "numeric long")
+
+
+def _domain_table(run: Run, spec: MetricSpec) -> Table:
+    values = run.summary.get(f"{spec.key}_by_domain", {})
+    return _pair_table(
+        f"{spec.heading} by domain", {name: or_missing(value, spec.format) for name, value in values.items()}
+    )
 
 
 def _byte_table(run: Run) -> Table:
     uplink, downlink = run.bytes_by_phase("uplink"), run.bytes_by_phase("downlink")
     rows = [
-        (phase, format_bytes(uplink.get(phase, 0)), format_bytes(downlink.get(phase, 0)))
+        _phase_row(phase, format_bytes(uplink.get(phase, 0)), format_bytes(downlink.get(phase, 0)))
         for phase in total_last([*uplink, *downlink])
     ]
-    title, head = "Bytes by phase", ("phase", "sent by clients", "received")
-    if run.fedavg_bytes is None or run.strategy == "fedavg":
-        return Table(title, head, rows, "numeric")
-    instead = format_bytes(run.fedavg_bytes)
-    note = (
-        f"FedAvg: {counted(run.num_rounds, 'round')} x {counted(run.num_clients, 'client')} x "
-        f"{format_bytes(run.summary['model_bytes'])}, the weights of this run's model as they are serialized "
-        "here, each way. Calculated, not measured."
-    )
-    return Table(title, head, [*rows, ("FedAvg instead", instead, instead)], "numeric", note)
+    note = ""
+    if run.fedavg_bytes and run.strategy != "fedavg":
+        fedavg = format_bytes(run.fedavg_bytes)
+        rows.append(Row("FedAvg (calculated)", (fedavg, fedavg), "reference"))
+        note = (
+            f"FedAvg: {count(run.num_rounds, 'round')} x {count(run.num_clients, 'client')} x "
+            f"{format_bytes(run.summary['model_bytes'])}, the serialized weights of this run's model, in "
+            "each direction. Calculated, not measured."
+        )
+    return Table("Bytes by phase", ("phase", "sent by clients", "received"), rows, "numeric", note)
 
 
 def _second_table(run: Run) -> Table:
     seconds = run.seconds
     total = seconds.get("total", 0)
     rows = [
-        (phase, format_duration(seconds[phase]), format_percent(seconds[phase] / total) if total else NONE)
+        _phase_row(
+            phase,
+            format_duration(seconds[phase]),
+            format_percent(seconds[phase] / total) if total else MISSING,
+        )
         for phase in total_last(list(seconds))
     ]
     return Table("Seconds by phase", ("phase", "time", "share"), rows, "numeric")
 
 
+def _phase_row(phase: str, *cells: str) -> Row:
+    return Row(phase, cells, "total" if phase == "total" else "")
+
+
 def _config_table(run: Run) -> Table:
     changed = changed_keys(run.config)
-    rows = [(key, text(value)) for key, value in run.config.items()]
-    title = "Config (bold: not the default)" if changed else "Config"
-    return Table(title, (), rows, "pairs", marked=changed)
+    rows = [
+        Row(key, (text(value),), "changed" if key in changed else "") for key, value in run.config.items()
+    ]
+    return Table("Config (bold: changed from the default)" if changed else "Config", (), rows, "pairs")
 
 
 def changed_keys(config: Mapping[str, Any]) -> frozenset[str]:
-    """Return the keys whose value is not the default of the config's method, places left out."""
+    """Return the keys whose value is not the default of the config's method, without locations."""
     from fgl_app.config import ConfigError, parse_config
 
     try:
@@ -135,21 +171,21 @@ def changed_keys(config: Mapping[str, Any]) -> frozenset[str]:
     except (ConfigError, KeyError):
         return frozenset()
     changed = {key for key, value in config.items() if value != defaults.get(key, value)}
-    return frozenset(changed - PLACES)
+    return frozenset(changed - LOCATION_KEYS)
 
 
-def _incidents(title: str, incidents: Sequence[Mapping[str, Any]]) -> Table:
-    # A node that fails in every round fails for one reason.
-    counts = Counter((_who(incident), str(incident["reason"])) for incident in incidents)
+def _incident_table(title: str, incidents: Sequence[Mapping[str, Any]]) -> Table:
+    # A node that fails in every round usually fails for the same reason.
+    counts = Counter((_origin(incident), str(incident["reason"])) for incident in incidents)
     rows = [
-        (who, reason + (f" ({number} times)" if number > 1 else ""))
-        for (who, reason), number in counts.most_common(MOST_INCIDENTS)
+        Row(origin, (reason + (f" ({number} times)" if number > 1 else ""),))
+        for (origin, reason), number in counts.most_common(MAX_INCIDENTS)
     ]
     rest = len(counts) - len(rows)
     return Table(title, ("node", "reason"), rows, "incidents long", f"and {rest} more" if rest else "")
 
 
-def _who(incident: Mapping[str, Any]) -> str:
+def _origin(incident: Mapping[str, Any]) -> str:
     parts = [str(incident["node"])]
     if incident.get("site"):
         parts.append(f"site {incident['site']}")
@@ -158,49 +194,33 @@ def _who(incident: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _filled(*tables: Table) -> list[Table]:
+def _pair_table(title: str, values: Mapping[str, str]) -> Table:
+    return Table(title, (), [Row(name, (value,)) for name, value in values.items()], "pairs")
+
+
+def _without_empty(*tables: Table) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
 def total_last(phases: Sequence[str]) -> list[str]:
-    """Return each phase once, in order, the total at the end."""
+    """Return each phase once and in order, with the total at the end."""
     return sorted(dict.fromkeys(phases), key=lambda phase: phase == "total")
 
 
-def counted(number: int, what: str) -> str:
-    """Return a number of things, such as ``"1 round"`` or ``"5 rounds"``."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``"1 round"`` or ``"5 rounds"``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def percent(fraction: float | None) -> str:
-    """Return a percentage, or a dash for None."""
-    return NONE if fraction is None else format_percent(fraction)
-
-
-def distance(value: float | None) -> str:
-    """Return a number of three digits, or a dash for None."""
-    return NONE if value is None else format_number(value)
-
-
-def _loss(loss: float | None) -> str:
-    return NONE if loss is None else f"{loss:.4f}"
-
-
-ROUND_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
-    "accuracy": ("accuracy", percent),
-    "loss": ("loss", _loss),
-    "frechet_distance": ("Frechet distance", distance),
-    "precision": ("precision", percent),
-    "recall": ("recall", percent),
-    "label_agreement": ("label agreement", percent),
-}
-"""What is told of a round: the title and the form of each metric."""
+def or_missing(value: float | None, to_text: Callable[[float], str]) -> str:
+    """Return a value as text, or a dash for None."""
+    return MISSING if value is None else to_text(value)
 
 
 def text(value: object) -> str:
-    """Return any JSON value as a line of text."""
+    """Return any JSON value as one line of text."""
     if value is None or value in ("", [], {}):
-        return NONE
+        return MISSING
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

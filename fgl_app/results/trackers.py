@@ -1,4 +1,4 @@
-"""A run's numbers for trackers such as TensorBoard, through those of accelerate."""
+"""Experiment trackers such as TensorBoard, through the trackers of accelerate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fgl_app.progress import log
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
-# What each tracker is told of a run's folder; accelerate takes the rest from it.
+# Arguments of accelerate's trackers for a run directory.
 _OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "tensorboard": lambda run: {"run_name": "tensorboard", "logging_dir": run},
     "wandb": lambda run: {"run_name": "fgl", "name": run.name, "dir": run},
@@ -21,39 +21,39 @@ _OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def check_trackers(names: Sequence[str]) -> str:
-    """Say which trackers are there.
+    """Return the names of the trackers, separated by commas, if their packages are installed.
 
     Raises
     ------
     ValueError
-        If the package of one is not installed; says which and how to have it.
+        If a package is not installed; the message has the command that installs it.
     """
     for name in names:
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:
             raise ValueError(
-                f"config key 'trackers' names '{name}', and the package '{name}' is not installed here; "
-                f"`pip install {name}`, or leave it out"
+                f"config key 'trackers' needs the package '{name}', which is not installed; "
+                f"run `pip install {name}` or remove '{name}' from the key"
             ) from None
     return ", ".join(names)
 
 
 class Trackers:
-    """The trackers of a run; without names it does nothing.
+    """Send the metrics of a run to trackers; does nothing without names.
 
-    A tracker that fails is left out with a warning: it is a view of the run, not the run.
+    A tracker that raises is disabled with a warning, and the run continues.
 
     Parameters
     ----------
     names : Sequence[str]
-        "tensorboard" or "wandb"; their packages are installed.
+        "tensorboard", "wandb" or both; their packages must be installed.
     run : Path
-        The run's folder: TensorBoard's files go to ``run/tensorboard``, those of wandb to ``run/wandb``.
+        The run directory. TensorBoard writes to ``run/tensorboard``, wandb to ``run/wandb``.
     config : Mapping[str, str | int | float | bool]
-        The run config, which trackers show beside the numbers.
+        The run config, which trackers show with the metrics.
     after : int, default 0
-        The last round of an earlier part of the run: what TensorBoard has of later ones counts no more.
+        Last round of an earlier part of the run; TensorBoard discards later rounds.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Trackers:
             return
         from accelerate import PartialState
 
-        PartialState()  # Its loggers want one, though nothing is distributed.
+        PartialState()  # accelerate's loggers require it, also without distributed training.
         for name in names:
-            with self._left_out_when_it_fails(name):
+            with self._disabled_on_error(name):
                 self._trackers[name] = _start(name, run, after)
                 if not after:
                     self._trackers[name].store_init_configuration(dict(config))
@@ -83,42 +83,42 @@ class Trackers:
         traffic: Mapping[str, Mapping[str, int]],
         seconds: Mapping[str, float],
     ) -> None:
-        """Tell a round's metrics, and the bytes and seconds of each phase so far.
+        """Log a round's metrics, and the bytes and seconds of each phase so far.
 
         Parameters
         ----------
         server_round : int
-            The step.
+            Number of the round, the trackers' step.
         metrics : Mapping[str, float]
-            By name.
+            Values by name.
         traffic : Mapping[str, Mapping[str, int]]
-            As ``TrafficLedger.by_phase`` gives it.
+            Bytes by phase and direction, as from ``TrafficLedger.by_phase``.
         seconds : Mapping[str, float]
-            By phase, and in ``total``.
+            Seconds by phase, and in ``total``.
         """
         values: dict[str, float] = dict(metrics)
         for way in ("uplink", "downlink"):
             values |= {f"{way} bytes/{phase}": counts[way] for phase, counts in traffic.items()}
         values |= {f"seconds/{phase}": time for phase, time in seconds.items()}
-        self._each(lambda tracker: tracker.log(values, step=server_round))
+        self._for_each(lambda tracker: tracker.log(values, step=server_round))
 
     def finish(self) -> None:
-        """Write out what is not yet written."""
-        self._each(lambda tracker: tracker.finish())
+        """Flush and close the trackers."""
+        self._for_each(lambda tracker: tracker.finish())
 
-    def _each(self, tell: Callable[[GeneralTracker], None]) -> None:
+    def _for_each(self, action: Callable[[GeneralTracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
-            with self._left_out_when_it_fails(name):
-                tell(tracker)
+            with self._disabled_on_error(name):
+                action(tracker)
 
     @contextmanager
-    def _left_out_when_it_fails(self, name: str) -> Iterator[None]:
+    def _disabled_on_error(self, name: str) -> Iterator[None]:
         try:
             yield
-        # Whatever a tracker raises, the run goes on: its own files hold the same numbers.
+        # The run does not depend on trackers: its own files have the same numbers.
         except Exception as error:
             self._trackers.pop(name, None)
-            log.warning("tracker %s is left out: %s: %s", name, type(error).__name__, error)
+            log.warning("tracker %s is disabled after an error: %s: %s", name, type(error).__name__, error)
 
 
 def _start(name: str, run: Path, after: int) -> GeneralTracker:

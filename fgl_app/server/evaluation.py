@@ -97,13 +97,13 @@ class RoundEvaluator:
         primary = self.task.primary_metric
         self.state.curve.append((server_round, metrics[primary]))
         by_domain = {f"{primary}_by_domain": evaluation.by_domain} if evaluation.by_domain else {}
-        self.state.results |= {**metrics, **self.task.protocol, **by_domain}
+        self.state.results |= {**metrics, **self.task.evaluation_details, **by_domain}
         bytes_so_far = {"uplink_bytes": traffic["uplink"], "downlink_bytes": traffic["downlink"]}
         self.directory.log({"event": "round", "round": server_round, **metrics, **by_domain, **bytes_so_far})
         self.trackers.log(server_round, metrics, self.state.traffic.by_phase(), self.directory.seconds)
         if evaluation.samples is not None:
             self._plot_samples(server_round, evaluation.samples)
-        text = self.task.describe(metrics)
+        text = self.task.log_text(metrics)
         log.info("round %d/%d: %s", server_round, self.config.num_server_rounds, text)
 
     def _is_final(self, server_round: int) -> bool:

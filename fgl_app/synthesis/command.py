@@ -1,78 +1,92 @@
-"""Synthesis on its own, from the embeddings that a run saved."""
+"""Synthesis apart from a run: from a file of embeddings, or in a process of its own."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fgl_app.config import RunConfig
-from fgl_app.data.shards import open_or_create_set
-from fgl_app.models.fingerprints import encoder_fingerprint
-from fgl_app.progress import log
-from fgl_app.synthesis.engine import generate_missing_shards
-from fgl_app.synthesis.generator import generator_settings, load_generator, on_cpu
+from fgl_app.progress import PREFIX
+from fgl_app.synthesis.engine import make_set
+from fgl_app.synthesis.generator import generator_settings, load_generator
 from fgl_app.synthesis.job import SynthesisJob, load_embeddings
-from fgl_app.synthesis.workers import ray_workers
+from fgl_app.synthesis.workers import Workers, ray_workers
 
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+FOLDER = "folder: "
+"""Start of the output line in which ``python -m fgl_app.synthesis`` returns the folder of the set."""
 
 
 def synthesize_file(file: Path, out: Path, config: RunConfig) -> Path:
-    """Make the synthetic set of saved embeddings, or what is missing of it.
+    """Generate the missing images of the synthetic set of saved embeddings.
 
     Parameters
     ----------
     file : Path
         ``embeddings.safetensors`` of a run.
     out : Path
-        Where the set goes; beside it, when another set is there.
+        Folder of the set; "out-2", "out-3" and so on when it holds another set.
     config : RunConfig
-        Generator, its settings, images of a class, seed, workers.
+        Generator, its settings, images per class, seed, workers.
 
     Returns
     -------
     Path
-        The set's folder.
+        Folder of the complete set.
 
     Raises
     ------
     ValueError
-        When the file is no such file, or its embeddings are of another text encoder than the generator's.
+        If the file holds no embeddings, or embeddings of another text encoder than the generator's.
     OSError
-        When the folder cannot be written.
+        If the folder cannot be written.
     """
     embeddings, names, encoder = load_embeddings(file)
     recipe = generator_settings(config)
-    if not uses_ray(config):
-        pipeline = load_generator(recipe)
-        job = SynthesisJob(recipe, embeddings, names)
-        folder = _claim(file, out, job, encoder, pipeline)
-        generate_missing_shards(job, folder, pipeline)
-        return folder
-    with ray_workers(config) as workers:
-        if recipe.dtype == "auto":
-            recipe = replace(recipe, dtype=workers.dtype)
-        job = SynthesisJob(recipe, embeddings, names)
-        # Looked at and let go: the workers load their own.
-        folder = _claim(file, out, job, encoder, load_generator(on_cpu(recipe)))
-        generate_missing_shards(job, folder, workers)
-    return folder
+    with ray_workers(config) if uses_ray(config) else nullcontext(load_generator(recipe)) as maker:
+        if isinstance(maker, Workers) and recipe.dtype == "auto":
+            recipe = replace(recipe, dtype=maker.dtype)
+        return make_set(SynthesisJob(recipe, embeddings, names, encoder), out, maker)
 
 
-def _claim(file: Path, out: Path, job: SynthesisJob, encoder: str, pipeline: DiffusionPipeline) -> Path:
-    own = encoder_fingerprint(pipeline)
-    if encoder and own != encoder:
-        raise ValueError(
-            f"the embeddings in {file} are of text encoder {encoder}, that of generator "
-            f"'{job.recipe.generator}' is {own}; give the generator of the run"
-        )
-    folder = open_or_create_set(out, job.manifest(pipeline))
-    log.info("%d images in %s", len(job.plan), folder)
+def synthesize_in_subprocess(run: Path) -> Path:
+    """Generate the synthetic set of a run in a process of its own and return the folder of the set.
+
+    In a simulation this process already holds Flower's Ray, whose clients have reserved the cores and GPUs.
+
+    Parameters
+    ----------
+    run : Path
+        Folder with the ``config.json`` and ``embeddings.safetensors`` of the run.
+
+    Raises
+    ------
+    RuntimeError
+        If the process fails.
+    """
+    command = [sys.executable, "-m", "fgl_app.synthesis", str(run)]
+    last, folder = "", None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
+        try:
+            for line in process.stdout:
+                last = line.strip() or last
+                if line.startswith(FOLDER):
+                    folder = Path(line.removeprefix(FOLDER).rstrip("\n"))
+                # Flower replaces `sys.stdout.write`: only lines written through it reach the run's log.
+                if line.startswith(PREFIX):
+                    sys.stdout.write(line)
+                    sys.stdout.flush()
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode or folder is None:
+        raise RuntimeError(f"synthesis on Ray's workers failed: {last}")
     return folder
 
 
 def uses_ray(config: RunConfig) -> bool:
-    """Return whether a config has its images made by Ray's workers."""
+    """Return whether Ray workers generate the images of a config."""
     return config.synthesis_workers > 1 or bool(config.ray_address)

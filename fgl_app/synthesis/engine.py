@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING
 
 from fgl_app.algorithms.synthesis import PlannedImage, Synthesizer
 from fgl_app.algorithms.types import LabeledImages
-from fgl_app.data.shards import decode_shard, encode_shard, missing_shards, write_shard
+from fgl_app.data.shards import (
+    decode_shard,
+    encode_shard,
+    missing_shards,
+    open_or_create_set,
+    write_shard,
+)
 from fgl_app.metrics.units import format_range
+from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.progress import log, track
 from fgl_app.results.plots import plot_image_grid
-from fgl_app.synthesis.generator import make_synthesizer
+from fgl_app.synthesis.generator import load_generator, make_synthesizer, on_cpu
 from fgl_app.synthesis.job import SynthesisJob
 from fgl_app.synthesis.workers import Workers, synthesize_on_workers
 
@@ -28,23 +35,49 @@ WAITING = 2
 """Shards that may wait to be written while the next is denoised."""
 
 
-def generate_missing_shards(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Workers) -> None:
-    """Make what a folder lacks of a job's set.
+def make_set(job: SynthesisJob, out: Path, maker: DiffusionPipeline | Workers) -> Path:
+    """Generate the missing shards of a synthetic set and return its folder.
 
     Parameters
     ----------
     job : SynthesisJob
-        What to make.
-    folder : Path
-        As :func:`fgl_app.data.shards.open_or_create_set` returned it.
+        The set.
+    out : Path
+        Folder of the set; "out-2", "out-3" and so on when it holds another set.
     maker : DiffusionPipeline or Workers
-        The generator, to make the images in this process; or Ray's workers.
+        Loaded generator to generate the images in this process, or Ray workers.
+
+    Returns
+    -------
+    Path
+        Folder of the complete set: the one to read.
 
     Raises
     ------
+    ValueError
+        If the embeddings come from another text encoder than the generator's.
     OSError
-        When the folder cannot be written; says what is kept.
+        If the folder cannot be written.
     """
+    # Workers load generators of their own: this one is freed before they start.
+    folder = _open_set(job, out, load_generator(on_cpu(job.recipe)) if isinstance(maker, Workers) else maker)
+    if folder != out:
+        log.info("%s holds another set: writing to %s", out, folder)
+    _generate_missing_shards(job, folder, maker)
+    return folder
+
+
+def _open_set(job: SynthesisJob, out: Path, pipeline: DiffusionPipeline) -> Path:
+    encoder = encoder_fingerprint(pipeline)
+    if job.encoder not in ("", encoder):
+        raise ValueError(
+            f"the embeddings are of text encoder {job.encoder}, that of generator '{job.recipe.generator}' "
+            f"is {encoder}; give the generator of the run"
+        )
+    return open_or_create_set(out, job.manifest(pipeline))
+
+
+def _generate_missing_shards(job: SynthesisJob, folder: Path, maker: DiffusionPipeline | Workers) -> None:
     missing = missing_shards(folder, job.num_shards)
     there = set(range(job.num_shards)).difference(missing)
     if there:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-EMBEDDINGS = "embeddings.safetensors"
-"""Name of the file in a run's folder."""
+EMBEDDINGS, SYNTHETIC = "embeddings.safetensors", "synthetic"
+"""Names of the embeddings and of the synthetic set in the folder of a run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +49,14 @@ class SynthesisJob:
         Merged uploads.
     class_names : tuple[str, ...]
         Name of each class.
+    encoder : str, default ""
+        Fingerprint of the embeddings' text encoder, compared with the generator's; empty skips it.
     """
 
     recipe: GeneratorSettings
     embeddings: TextEmbeddings
     class_names: tuple[str, ...]
+    encoder: str = ""
 
     @cached_property
     def plan(self) -> list[PlannedImage]:

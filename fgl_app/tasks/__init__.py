@@ -1,4 +1,4 @@
-"""What is trained: its model, its training on a client, its evaluation and its files."""
+"""Tasks: how a kind of model is created, trained, evaluated and saved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ClassificationTask", "DiffusionTask", "Task", "make_task"]
 
 
 def make_task(config: RunConfig, class_names: tuple[str, ...], channels: int) -> Task:
-    """Return what a config trains, for images of so many channels.
+    """Return the task of a config.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def make_task(config: RunConfig, class_names: tuple[str, ...], channels: int) ->
     class_names : tuple[str, ...]
         Name of each class.
     channels : int
-        Of the data set's images.
+        Number of channels of the dataset's images.
     """
     kind = DiffusionTask if config.trains_diffusion else ClassificationTask
     return kind(config, class_names, channels)

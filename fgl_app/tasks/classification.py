@@ -1,4 +1,4 @@
-"""Training an image classifier."""
+"""The task of training an image classifier."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from fgl_app.tasks.task import Evaluation, LocalRound, Task
 
 
 class ClassificationTask(Task):
-    """Trains the config's classifier by SGD on cross-entropy."""
+    """Train the config's classifier with SGD on the cross-entropy."""
 
     primary_metric = "accuracy"
+    logged_metrics = ("accuracy", "loss")
     folder = "classifier"
 
     def new_model(self) -> nn.Module:
@@ -37,14 +38,14 @@ class ClassificationTask(Task):
         callback: Callable[[int], None] | None = None,
         on_gradients: Callable[[nn.Module], None] | None = None,
     ) -> float:
-        """Train in place."""
+        """Train a classifier in place for one local round; return the mean training loss."""
         settings = client_settings(
             self.config, epochs=local_round.epochs, proximal_mu=local_round.proximal_mu
         )
         return train(model, examples, settings, generator, callback=callback, on_gradients=on_gradients)
 
     def evaluate(self, model: nn.Module, data: ImageDataset, *, final: bool) -> Evaluation:
-        """Return accuracy and loss on the test split, and the accuracy on each of its domains."""
+        """Return accuracy and loss on the test split, and accuracy on each domain of the split."""
         accuracy, loss = evaluate(model, data.test)
         by_domain = {}
         if data.test.domains is not None:
@@ -53,21 +54,13 @@ class ClassificationTask(Task):
                 by_domain[data.domain_names[number]] = evaluate(model, examples)[0]
         return Evaluation({"accuracy": accuracy, "loss": loss}, by_domain=by_domain)
 
-    def quality(self, metrics: dict[str, float]) -> float:
-        """Return the accuracy."""
-        return metrics["accuracy"]
-
-    def describe(self, metrics: dict[str, float]) -> str:
-        """Return accuracy and loss."""
-        return f"accuracy {100 * metrics['accuracy']:.1f} %, loss {metrics['loss']:.3f}"
-
     def save(self, model: nn.Module, folder: Path) -> None:
         """Save the classifier."""
         save_classifier(model, folder, self.class_names)
 
 
 def new_classifier(config: RunConfig, class_names: tuple[str, ...], channels: int) -> nn.Module:
-    """Return the config's classifier with its seeded initial weights, on the CPU."""
+    """Return the config's classifier with seeded initial weights, on the CPU."""
     return build_classifier(
         config.classifier,
         num_classes=len(class_names),
@@ -78,7 +71,7 @@ def new_classifier(config: RunConfig, class_names: tuple[str, ...], channels: in
 
 
 def client_settings(config: RunConfig, *, epochs: int, proximal_mu: float = 0.0) -> TrainSettings:
-    """Return the settings of training on private examples."""
+    """Return the settings for training on private examples."""
     return TrainSettings(
         epochs=epochs,
         batch_size=config.batch_size,
@@ -91,7 +84,7 @@ def client_settings(config: RunConfig, *, epochs: int, proximal_mu: float = 0.0)
 
 
 def synthetic_settings(config: RunConfig) -> TrainSettings:
-    """Return the settings of training on a synthetic set alone."""
+    """Return the settings for training only on synthetic images."""
     return replace(
         client_settings(config, epochs=config.synthetic_epochs),
         learning_rate=config.synthetic_learning_rate,
@@ -100,6 +93,6 @@ def synthetic_settings(config: RunConfig) -> TrainSettings:
 
 
 def server_settings(config: RunConfig) -> TrainSettings:
-    """Return the settings of fine-tuning on the synthetic set after an aggregate."""
+    """Return the settings for fine-tuning on synthetic images after an aggregation."""
     settings = client_settings(config, epochs=config.server_epochs)
     return replace(settings, learning_rate=config.server_learning_rate)

@@ -1,4 +1,4 @@
-"""Training a diffusion model."""
+"""The task of training a diffusion model."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ from fgl_app.tasks.task import Evaluation, LocalRound, Task
 
 
 class DiffusionTask(Task):
-    """Trains the config's U-Net, class-conditional or not, in pixels or latents."""
+    """Train the config's U-Net in pixel or latent space, with or without class conditioning."""
 
     primary_metric = "frechet_distance"
+    logged_metrics = ("frechet_distance", "label_agreement")
     folder = "diffusion"
     _reference_features: Tensor | None = None
     _reference_split = "training"
 
     @cached_property
     def space(self) -> ImageSpace:
-        """Where diffusion happens."""
+        """The space of the diffusion process: pixels or latents."""
         if self.config.diffusion_space == "pixel":
             return ImageSpace(None)
         return ImageSpace(load_autoencoder(self.config.generator, self.device))
 
     @property
     def process(self) -> DiffusionProcess:
-        """What is diffused how."""
+        """The diffusion process: prediction type and noise schedule."""
         return DiffusionProcess(self.config.prediction_type, self.config.noise_schedule)
 
     def new_model(self) -> UNet2DModel:
@@ -65,7 +66,7 @@ class DiffusionTask(Task):
         return unet.to(self.device)
 
     def encode(self, examples: LabeledImages) -> LabeledLatents:
-        """Return images as the U-Net sees them."""
+        """Return images in the space of the diffusion process."""
         return _encode(self.space, examples)
 
     def train(
@@ -78,7 +79,7 @@ class DiffusionTask(Task):
         callback: Callable[[int], None] | None = None,
         on_gradients: Callable[[nn.Module], None] | None = None,
     ) -> float:
-        """Train in place."""
+        """Train a U-Net in place for one local round; return the mean training loss."""
         assert isinstance(model, UNet2DModel)
         rate = self.config.learning_rate * self.round_factor(local_round.number)
         settings = replace(self.settings(local_round.epochs, rate), proximal_mu=local_round.proximal_mu)
@@ -87,7 +88,7 @@ class DiffusionTask(Task):
         )
 
     def pretrain(self, model: UNet2DModel, examples: LabeledImages, generator: torch.Generator) -> float:
-        """Train a client's own model for the set-up of FedDDPM, in place; return the mean loss."""
+        """Train a client's local model for the set-up of FedDDPM in place; return the mean training loss."""
         config = self.config
         settings = replace(
             self.settings(config.local_pretrain_epochs, config.learning_rate),
@@ -97,7 +98,7 @@ class DiffusionTask(Task):
         return train_diffusion(model, self.encode(examples), settings, generator)
 
     def settings(self, epochs: int, learning_rate: float) -> DiffusionSettings:
-        """Return the settings of training for some epochs."""
+        """Return the training settings."""
         return DiffusionSettings(
             epochs=epochs,
             batch_size=self.config.batch_size,
@@ -108,7 +109,7 @@ class DiffusionTask(Task):
         )
 
     def round_factor(self, number: int) -> float:
-        """Return what a step size is multiplied with in a round, or correction, of this number, from 1."""
+        """Return the learning rate's factor in the round or correction with this number, from 1."""
         rounds = self.config.num_server_rounds - bool(self.config.spec.setup_message)
         if not self.config.round_decay or rounds < 2:
             return 1.0
@@ -118,31 +119,31 @@ class DiffusionTask(Task):
         self,
         model: UNet2DModel,
         labels: Tensor,
-        noise: Sequence[torch.Generator],
+        generators: Sequence[torch.Generator],
         callback: Callable[[int], None] | None = None,
     ) -> LabeledLatents:
-        """Draw a sample for each label (int64, shape (N,)) and noise stream."""
+        """Sample one image or latent for each label (int64, shape (N,)) and noise generator."""
         return sample(
             model,
             self.process.sampler(self.config.sampler),
             labels,
-            noise,
+            generators,
             num_inference_steps=self.config.sampling_steps,
             batch_size=self.config.synthesis_batch_size,
             callback=callback,
         )
 
     def evaluate(self, model: nn.Module, data: ImageDataset, *, final: bool) -> Evaluation:
-        """Compare samples with the training split, in the features of the config's extractor.
+        """Compare samples with the training split in the features of the config's extractor.
 
-        The samples come from the same noise, whatever method, round or seed is evaluated, and from all
-        classes alike. The final evaluation adds the test accuracy of a classifier trained on them alone.
+        The noise does not depend on method, round or seed, and all classes have equally many samples. The
+        final evaluation adds the test accuracy of a classifier that is trained only on the samples.
         """
         assert isinstance(model, UNet2DModel)
         number = self.config.metric_samples
         labels = torch.arange(number) % len(self.label_names)
-        noise = [seeded_generator("evaluation", i) for i in range(number)]
-        samples = match_channels(self.space.decode(self.sample(model, labels, noise)), self.channels)
+        generators = [seeded_generator("evaluation", i) for i in range(number)]
+        samples = match_channels(self.space.decode(self.sample(model, labels, generators)), self.channels)
         features, classes = self._features(samples)
         metrics = asdict(fidelity(self._reference(data), features))
         if self.config.class_conditional and classes is not None:
@@ -160,31 +161,20 @@ class DiffusionTask(Task):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The classes, when the model knows them; else all images are of one kind."""
+        """The class names, or one name for all images of an unconditional model."""
         return self.class_names if self.config.class_conditional else ("image",)
 
     @property
-    def protocol(self) -> dict[str, str | int]:
-        """Name what Frechet distances are measured in and against."""
+    def evaluation_details(self) -> dict[str, str | int]:
+        """Feature extractor, number of samples and reference images of the metrics."""
         return {
             "feature_extractor": self._extractor.name,
             "metric_samples": self.config.metric_samples,
             "reference": f"{self.config.dataset}, {self._reference_split} split",
         }
 
-    def quality(self, metrics: dict[str, float]) -> float:
-        """Return the Frechet distance with its sign turned."""
-        return -metrics["frechet_distance"]
-
-    def describe(self, metrics: dict[str, float]) -> str:
-        """Return the Frechet distance and what else is known."""
-        text = f"Frechet distance {metrics['frechet_distance']:.2f}"
-        if "label_agreement" in metrics:
-            text += f", label agreement {100 * metrics['label_agreement']:.1f} %"
-        return text
-
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Save the model as a pipeline."""
+        """Save the model as a diffusers pipeline."""
         assert isinstance(model, UNet2DModel)
         sampler = self.process.sampler(self.config.sampler)
         save_image_pipeline(model, self.space, sampler, self.class_names, folder)
@@ -195,11 +185,11 @@ class DiffusionTask(Task):
 
     def _reference(self, data: ImageDataset) -> Tensor:
         if self._reference_features is None:
-            # Precision and recall look at as many as there are samples: of all classes, not the first ones.
+            # Precision and recall use the first rows only, so the order must mix the classes.
             self._reference_split = "training" if len(data.train) else "test"
-            whole = data.train if len(data.train) else data.test
-            order = torch.randperm(len(whole), generator=seeded_generator("reference"))
-            self._reference_features = self._features(whole.select(order))[0]
+            images = data.train if len(data.train) else data.test
+            order = torch.randperm(len(images), generator=seeded_generator("reference"))
+            self._reference_features = self._features(images.select(order))[0]
         return self._reference_features
 
     def _features(self, data: LabeledImages) -> tuple[Tensor, Tensor | None]:
@@ -209,6 +199,6 @@ class DiffusionTask(Task):
 
 @lru_cache(maxsize=8)
 def _encode(space: ImageSpace, examples: LabeledImages) -> LabeledLatents:
-    # Kept: a client encodes the same examples in every round, which can take longer than training on them.
+    # Cached because a client encodes the same examples in every round, which can take longer than training.
     channels = examples.images.shape[1] if space.vae is None else space.vae.config.in_channels
     return space.encode(match_channels(examples, channels))

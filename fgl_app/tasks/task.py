@@ -1,9 +1,9 @@
-"""The one shape of everything that is trained here, on clients as on the server."""
+"""The interface of a task, for clients and server."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,21 +14,22 @@ from fgl_app.algorithms.types import LabeledImages, State
 from fgl_app.algorithms.weights import load_weights
 from fgl_app.config import RunConfig
 from fgl_app.data.types import ImageDataset
+from fgl_app.metrics.specs import METRICS, format_metrics
 from fgl_app.models.devices import resolve_device
 
 
 @dataclass(frozen=True)
 class LocalRound:
-    """What a client is told about a round of training.
+    """Settings of one round of training on a client.
 
     Parameters
     ----------
     epochs : int
-        Passes over its examples.
+        Number of epochs.
     number : int, default 1
-        The inner strategy's round, from 1.
+        Round of the inner strategy, from 1.
     proximal_mu : float, default 0.0
-        FedProx's mu.
+        mu of FedProx.
     """
 
     epochs: int
@@ -38,16 +39,16 @@ class LocalRound:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's evaluation.
+    """The result of an evaluation.
 
     Parameters
     ----------
     metrics : dict[str, float]
-        By name; these go into the summary.
+        Values by key of ``METRICS``.
     samples : LabeledImages or None, default None
-        Images it made, if it makes images, from the same noise in every round.
+        Images sampled from a generative model, from the same noise in every round.
     by_domain : dict[str, float], default {}
-        The primary_metric metric on each domain of the test split, by name.
+        Primary metric on each domain of the test split, by domain name.
     """
 
     metrics: dict[str, float]
@@ -56,7 +57,7 @@ class Evaluation:
 
 
 class Task(ABC):
-    """Trains a kind of model.
+    """Create, train, evaluate and save a kind of model.
 
     Parameters
     ----------
@@ -65,13 +66,15 @@ class Task(ABC):
     class_names : tuple[str, ...]
         Name of each class.
     channels : int
-        Of the data set's images.
+        Number of channels of the dataset's images.
     """
 
     primary_metric: str
-    """The metric that tells how good a model is."""
+    """Key in METRICS of the metric that ranks models."""
+    logged_metrics: tuple[str, ...]
+    """Keys in METRICS of the metrics in a round's log line."""
     folder: str
-    """Name of the folder that a trained model is saved to."""
+    """Name of the folder for the trained model."""
 
     def __init__(self, config: RunConfig, class_names: tuple[str, ...], channels: int) -> None:
         self.config = config
@@ -100,30 +103,31 @@ class Task(ABC):
         callback: Callable[[int], None] | None = None,
         on_gradients: Callable[[nn.Module], None] | None = None,
     ) -> float:
-        """Train in place as a client does in a round; return the mean training loss."""
+        """Train a model in place for one local round; return the mean training loss."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module, data: ImageDataset, *, final: bool) -> Evaluation:
-        """Evaluate a model; ``final`` adds what is too dear for every round."""
+        """Evaluate a model; ``final`` adds metrics that are too expensive for every round."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """What generated images are told apart by: names for their labels."""
+        """Names of the labels of generated images."""
         return self.class_names
 
     @property
-    def protocol(self) -> dict[str, str | int]:
-        """What the summary tells about how models are evaluated."""
+    def evaluation_details(self) -> dict[str, str | int]:
+        """Details of the evaluation for the summary, such as the feature extractor."""
         return {}
 
-    @abstractmethod
-    def quality(self, metrics: dict[str, float]) -> float:
-        """Return a number that is higher for the better of two models."""
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """Return the primary metric with the sign that makes higher values better."""
+        value = metrics[self.primary_metric]
+        return value if METRICS[self.primary_metric].higher_is_better else -value
 
-    @abstractmethod
-    def describe(self, metrics: dict[str, float]) -> str:
-        """Return an evaluation as a piece of a sentence."""
+    def log_text(self, metrics: Mapping[str, float]) -> str:
+        """Return the logged metrics as text, such as ``"accuracy 96.3 %, loss 0.143"``."""
+        return format_metrics({key: metrics[key] for key in self.logged_metrics if key in metrics})
 
     @abstractmethod
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Save a trained model in its ecosystem's format."""
+        """Save a trained model in the standard format of its library."""

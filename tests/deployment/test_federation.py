@@ -159,7 +159,7 @@ def test_down_ends_all_of_it_and_nothing_else_and_up_goes_on(federation):
     )
     try:
         down = federation.command("down")
-        assert (down.returncode, down.stdout) == (0, f"ended: {', '.join(NAMES)}\n"), down.stderr
+        assert (down.returncode, down.stdout) == (0, f"stopped: {', '.join(NAMES)}\n"), down.stderr
         assert federation.processes() == {}
         assert not any(map(is_alive, leaders))
         assert shell.poll() is None

@@ -185,9 +185,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from fgl_app import preflight
 from fgl_app.cli.console import Mode
-from fgl_app.cli.execution import RunTarget, execute
+from fgl_app.cli.run import RunTarget, execute
 from fgl_app.federation.state import read_federation
-from fgl_app.launch.plan import resolve_config, stage_app
+from fgl_app.launch.app_bundle import stage_app
+from fgl_app.launch.config_sources import resolve_config
 
 def app_at(folder):
     stage_app(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fgl_app.launch.plan import stage_app
+from fgl_app.launch.app_bundle import stage_app
 
 SERVER_APP = """
 import json, os, time
@@ -51,9 +51,9 @@ COMMAND = """
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from fgl_app.cli.execution import RunTarget, execute
+from fgl_app.cli.run import RunTarget, execute
 from fgl_app.cli.console import Mode
-from fgl_app.launch.plan import resolve_config
+from fgl_app.launch.config_sources import resolve_config
 app, output_dir, behaviour = sys.argv[1:]
 overrides = [f"output-dir={output_dir}", "run-name=it", f"negative-prompt={behaviour}"]
 config = resolve_config((), overrides, 3, Path.cwd(), datetime.now(timezone.utc))

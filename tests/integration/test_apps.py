@@ -10,7 +10,7 @@ from fgl_app.client_app import app as client_app
 from fgl_app.config import ConfigError, config_keys
 from fgl_app.server_app import app as server_app
 from tests.fake_grid import FakeGrid, app_node
-from tests.unit.test_trackers import read_scalars
+from tests.results.test_trackers import read_scalars
 
 TINY = {
     "dirichlet-alpha": 1.0,

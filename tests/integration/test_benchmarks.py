@@ -11,7 +11,7 @@ from benchmarks.style_correlation import correlations
 from benchmarks.synthesis import engine, published_loop
 from benchmarks.tables import changed_keys
 from fgl_app.config import parse_config
-from fgl_app.launch.plan import resolve_config
+from fgl_app.launch.config_sources import resolve_config
 from fgl_app.synthesis.generator import generator_settings, load_generator
 
 

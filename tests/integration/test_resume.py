@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from fgl_app.client import state as client_state
 from fgl_app.config import ConfigError
 from fgl_app.methods import fedddpm as fedddpm_method
-from fgl_app.results.run_directory import RunDirectory, read_run_config
+from fgl_app.results.resume import read_run_config
+from fgl_app.results.run_directory import RunDirectory
 from fgl_app.strategies.state import write_state
 from fgl_app.synthesis import engine, job
 from tests.integration import test_fedddpm_apps as diffusion
@@ -191,7 +192,7 @@ def test_what_cannot_be_resumed_is_refused_with_its_reason(tmp_path):
         run(tmp_path, "died", spoil=dies_in_round(2), **quick)
     with pytest.raises(ValueError, match="keeps its config, but seed is 4 and was 3"):
         run(tmp_path, "died", resume=True, **{**quick, "seed": 4})
-    with pytest.raises(ValueError, match="is not the folder of a run"):
+    with pytest.raises(ValueError, match="is not a run directory"):
         run(tmp_path, "elsewhere", resume=True, **quick)
     with pytest.raises(ConfigError, match="resume needs run-name"):
         run(tmp_path, "", resume=True, **quick)
@@ -200,7 +201,7 @@ def test_what_cannot_be_resumed_is_refused_with_its_reason(tmp_path):
     folder = tmp_path / "died"
     with (
         closing(RunDirectory.reopen(folder, read_run_config(folder))),
-        pytest.raises(ValueError, match="still goes on in another process"),
+        pytest.raises(ValueError, match="is still running in another process"),
     ):
         run(tmp_path, "died", resume=True, **quick)
     # A lost site may be done without.

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
+import weakref
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +12,16 @@ from pathlib import Path
 import pytest
 
 from fgl_app.cli.console import Display, Line, LogReader, Mode, result_table
-from fgl_app.cli.execution import failure_reason
+from fgl_app.cli.run import failure_reason
 from fgl_app.config import ConfigError, config_keys, parse_config, presets
+from fgl_app.data.partitions import load_client_data
+from fgl_app.data.sources import config_dataset
+from fgl_app.launch.app_bundle import stage_app, to_toml
+from fgl_app.launch.config_sources import parse_override, resolve_config
 from fgl_app.launch.flower import flower_environment
-from fgl_app.launch.plan import Machine, federation_config, parse_override, resolve_config, stage_app, to_toml
+from fgl_app.launch.resources import Machine, federation_config
 from fgl_app.launch.runner import RunOutcome
-from fgl_app.preflight import check_generator, check_inputs
+from fgl_app.preflight import check, check_generator, check_inputs
 from fgl_app.progress import ProgressEvent
 from fgl_app.results.run_directory import RunDirectory
 
@@ -136,7 +141,7 @@ def test_bad_input_exits_2_with_one_sentence(tmp_path, arguments, sentence):
 def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path):
     done = fgl("run", "--resume", str(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == f"Error: {tmp_path} is not the folder of a run: its config.json cannot be read\n"
+    assert done.stderr == f"Error: {tmp_path} is not a run directory: its config.json cannot be read\n"
 
 
 def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
@@ -144,7 +149,7 @@ def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
         before = sorted(tmp_path.rglob("*"))
         done = fgl("run", "--resume", "it", cwd=tmp_path)
         assert done.returncode == 2
-        assert done.stderr == f"Error: the run in {tmp_path / 'it'} still goes on in another process\n"
+        assert done.stderr == f"Error: the run in {tmp_path / 'it'} is still running in another process\n"
         assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -167,10 +172,10 @@ def test_an_unknown_preset_is_answered_with_those_there_are(tmp_path, monkeypatc
     monkeypatch.setattr(presets, "_PACKAGE", tmp_path)
     assert presets.preset_file("oneshot") == tmp_path / "configs" / "oneshot.toml"
     with pytest.raises(
-        ConfigError, match=r"unknown preset 'twoshot'; did you mean 'oneshot'\? There are: oneshot"
+        ConfigError, match=r"unknown preset 'twoshot'; did you mean 'oneshot'\? Known presets: oneshot"
     ):
         presets.preset_file("twoshot")
-    with pytest.raises(ConfigError, match="unknown preset 'many'; there are: oneshot"):
+    with pytest.raises(ConfigError, match="unknown preset 'many'; known presets: oneshot"):
         presets.preset_file("many")
 
 
@@ -209,6 +214,17 @@ def test_a_synthesis_looks_at_no_data_set():
         check_inputs(parse_config(config_keys() | {"dataset": "./nowhere/owner/out-of-reach"}), 0)
 
 
+def test_the_dataset_is_released_after_the_checks_of_a_run(tmp_path):
+    config = resolve_config((), ["device=cpu"], None, tmp_path, NOW)
+    images = weakref.ref(config_dataset(config).train.images)
+    load_client_data(config, 0, config.num_clients)
+    check_inputs(config, config.num_clients)
+    # The ServerApp, which checks its inputs alone, goes on with it.
+    assert images() is not None
+    check(config, config.num_clients)
+    assert images() is None
+
+
 def test_check_says_what_is_there(tmp_path):
     done = fgl("check", "prompts=instance", "device=cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -216,7 +232,7 @@ def test_check_says_what_is_there(tmp_path):
     found = "4,000 training and 1,000 test images, 10 classes; grey, 32 x 32; 5 clients with"
     for row in ("device ok", f"data set ok {found}", "captioner ok strokes", "memory ok", "disk ok"):
         assert row in text
-    assert " no " not in text.replace("precision no", "")
+    assert "failed" not in text
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,9 +242,9 @@ def test_check_goes_on_after_what_is_missing(tmp_path):
     assert done.returncode == 2
     text = " ".join(done.stdout.split())
     for row in (
-        "classifier no classifier must be one of",
-        "data set no dataset must be",
-        "generator no",
+        "classifier failed classifier must be one of",
+        "data set failed dataset must be",
+        "generator failed",
         "disk ok",
     ):
         assert row in text

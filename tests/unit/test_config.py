@@ -18,7 +18,7 @@ def test_pyproject_has_every_key_with_its_default():
     }
 
 
-def test_every_key_is_described():
+def test_every_key_has_a_description():
     assert all(field.description for field in RunConfig.model_fields.values())
 
 
@@ -71,31 +71,31 @@ def test_every_key_is_described():
         ({"run-name": "latest"}, "run-name must not be 'latest'"),
     ],
 )
-def test_a_bad_value_is_named_with_its_rule(values, sentence):
+def test_an_invalid_value_is_reported_with_its_rule(values, sentence):
     with pytest.raises(ConfigError) as raised:
         parse_config(values)
     assert sentence in str(raised.value)
 
 
-def test_all_faults_are_told_at_once():
+def test_all_errors_are_reported_at_once():
     with pytest.raises(ConfigError) as raised:
         parse_config({"seed": "x", "method": "y"})
     assert "'seed'" in str(raised.value)
     assert "'method'" in str(raised.value)
 
 
-def test_whole_numbers_are_floats_where_floats_are_asked_for():
+def test_float_keys_accept_integers():
     assert parse_config({"learning-rate": 1}).learning_rate == 1.0
 
 
-def test_the_template_in_force_depends_on_data_and_prompts():
+def test_the_default_template_depends_on_dataset_and_prompts():
     assert parse_config({}).template == "a handwritten digit {label}"
     assert "{caption}" in parse_config({"prompts": "instance"}).template
     assert parse_config({"prompt-template": "my {label}"}).template == "my {label}"
     assert parse_config({"dataset": "photos"}).template == "{label}, real world images, high resolution"
 
 
-def test_what_runs():
+def test_the_label_of_a_run():
     assert parse_config({}).run_label == "fgl"
     assert parse_config({"method": "classifier", "inner-strategy": "fedprox"}).run_label == "fedprox"
     assert parse_config({"method": "fedddpm", "inner-strategy": "fedprox"}).run_label == "fedddpm"
@@ -103,30 +103,30 @@ def test_what_runs():
     assert only.run_label == "auxiliary-only"
 
 
-def test_defaults_follow_the_method_and_given_values_stay():
+def test_defaults_depend_on_the_method_and_given_values_win():
     assert parse_config({}).server_epochs == 0
     assert parse_config({"method": "fedddpm"}).server_epochs > 0
     assert parse_config({"method": "fedddpm", "server-epochs": 0}).server_epochs == 0
     rounds = [
         parse_config({"method": method}).num_server_rounds for method in ("fgl", "diffusion", "fedddpm")
     ]
-    # The set-up is a round of its own: as many ordinary rounds with it as without.
+    # The set-up is one more round: the number of ordinary rounds is the same with it.
     assert rounds[0] == 1
     assert rounds[2] == rounds[1] + 1
     resolved = parse_config({"method": "fedddpm"})
     assert parse_config(resolved.to_run_config()) == resolved
 
 
-def test_the_reference_has_every_key_once_in_its_order():
+def test_the_reference_has_every_key_once_in_order():
     groups = key_groups()
     assert [key.key for keys in groups.values() for key in keys] == list(config_keys())
     assert list(groups) == list(GROUPS.values())
     assert [keys[0].key for keys in groups.values()] == list(GROUPS)
 
 
-def test_the_page_of_the_configuration_is_what_the_definitions_say():
+def test_the_configuration_page_is_up_to_date():
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert page == configuration_page(), "run `make docs`, or `fgl config --markdown > docs/configuration.md`"
-    # A bar in a cell would end it.
+    # A bar inside a cell would end the cell.
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows} == {4, 5}

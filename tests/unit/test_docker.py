@@ -23,7 +23,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from typer.main import get_command
 
-import fgl_app.launch.plan
+import fgl_app.launch.app_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -236,7 +236,7 @@ def test_the_image_installs_what_the_project_is_tested_with():
     assert re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE) == ["${PYTHON_IMAGE}"] * 2
     assert re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE) == ["10001:10001"]
     assert "import stage_app" in dockerfile
-    assert callable(fgl_app.launch.plan.stage_app)
+    assert callable(fgl_app.launch.app_bundle.stage_app)
 
 
 def test_the_build_context_holds_what_the_image_is_built_from_and_nothing_else():

@@ -1,4 +1,4 @@
-"""The small parts of federated diffusion: shares, detector, control variates, metrics, models."""
+"""The small parts of federated diffusion: shares, detector, control variates, extractors, models."""
 
 import pytest
 import torch
@@ -18,7 +18,6 @@ from fgl_app.client.state import (
     save_local_model,
 )
 from fgl_app.data.sources import load_dataset
-from fgl_app.metrics.generated_images import fidelity, frechet_distance
 from fgl_app.models.classifiers import build_classifier, save_classifier
 from fgl_app.models.extractors import check_extractor, load_extractor
 from fgl_app.models.image_pipeline import ClassConditionalPipeline, save_image_pipeline
@@ -147,37 +146,7 @@ def test_a_local_model_and_its_loss_are_kept_by_run(tmp_path):
     assert load_local_model(run_folder(tmp_path, "ffff")) is None
 
 
-# --- metrics
-
-
-def features(rows, width=4, seed=0):
-    return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
-
-
-def test_a_set_is_no_distance_from_itself():
-    real = features(200)
-    same = fidelity(real, real)
-    assert same.frechet_distance == pytest.approx(0, abs=1e-4)
-    assert (same.precision, same.recall) == (1.0, 1.0)
-
-
-def test_a_shift_is_its_squared_length_and_a_scale_its_variance():
-    real = features(500).double()
-    assert frechet_distance(real, real + 2.0) == pytest.approx(4 * 2.0**2, rel=1e-4)
-    # tr(S + 9 S - 2 * 3 S) = 4 tr(S), and the means are three times as large.
-    expected = 4 * real.T.cov().trace() + (2 * real.mean(0)).square().sum()
-    assert frechet_distance(real, 3 * real) == pytest.approx(float(expected), rel=1e-3)
-
-
-def test_precision_and_recall_tell_lost_modes_from_bad_images():
-    left, right = features(100), features(100, seed=1) + 50
-    both = torch.cat([left, right])
-    lost_mode = fidelity(both, torch.cat([left, left + 1e-3]))
-    assert lost_mode.precision == 1.0
-    assert lost_mode.recall == pytest.approx(0.5, abs=0.02)
-    half_bad = fidelity(torch.cat([left, left + 1e-3]), both)
-    assert half_bad.precision == pytest.approx(0.5, abs=0.02)
-    assert half_bad.recall == 1.0
+# --- feature extractors
 
 
 def test_the_digits_have_their_own_extractor():
@@ -227,14 +196,6 @@ def test_an_extractor_must_take_the_data_sets_channels(tmp_path):
     save_classifier(model, tmp_path, ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"must take the 3 channels of 'photos', .* takes 1"):
         check_extractor(str(tmp_path), "photos", num_classes=3, channels=3)
-
-
-def test_features_that_are_not_finite_have_no_distance():
-    real = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
-    broken = real.clone()
-    broken[0, 0] = torch.nan
-    with pytest.raises(ValueError, match="gives no finite features"):
-        frechet_distance(real, broken)
 
 
 # --- models

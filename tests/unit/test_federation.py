@@ -14,14 +14,15 @@ import torch
 from flwr.common.config import parse_config_args
 
 from fgl_app.algorithms.types import LabeledImages
-from fgl_app.cli.federation import plan, split_arguments
+from fgl_app.cli.federation import split_arguments
 from fgl_app.config import parse_config
 from fgl_app.data.partitions import label_counts
 from fgl_app.data.saving import encode_images
 from fgl_app.data.sites import load_site_data
 from fgl_app.federation.lifecycle import stop_federation
+from fgl_app.federation.planning import open_or_plan, plan_federation
 from fgl_app.federation.preparation import KEYS_SCRIPT, prepare_federation
-from fgl_app.federation.state import MARK, ProcessRecord, plan_federation, read_federation
+from fgl_app.federation.state import MARK, ProcessRecord, read_federation
 from fgl_app.federation.supernodes import node_config
 
 IID = parse_config({"partitioning": "iid"})
@@ -291,7 +292,7 @@ def test_the_folder_is_told_from_config_values(arguments, folder, rest):
     [({}, None, 3), ({"num-clients": 4}, None, 4), ({}, 2, 2), ({"num-clients": 2}, 2, 2)],
 )
 def test_the_number_of_sites_is_the_one_asked_for(tmp_path, values, sites, expected):
-    known = plan(tmp_path / "new", {"partitioning": "iid", **values}, sites, insecure=False)
+    known = open_or_plan(tmp_path / "new", {"partitioning": "iid", **values}, sites, insecure=False)
     assert len(known.sites) == expected
     assert not (tmp_path / "new").exists()
 
@@ -299,23 +300,26 @@ def test_the_number_of_sites_is_the_one_asked_for(tmp_path, values, sites, expec
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["new", "--sites", "3", "num-clients=4"], "--sites 3 and config key 'num-clients' (4) disagree"),
+        (["new", "--sites", "3", "num-clients=4"], "--sites 3 and config key 'num-clients' (4) differ"),
         (["new", "seed=x"], "config key 'seed' must be a valid integer, got 'x'"),
         (["new", "--sites", "900"], "the 4000 training examples of 'digits' allow at most 400 clients"),
-        (["new", "dataset=some/set", "domain-column=style"], "a federation's sites cannot have domains yet"),
+        (
+            ["new", "dataset=some/set", "domain-column=style"],
+            "config key 'domain-column' is not supported in a federation",
+        ),
         (
             ["new", "partitioning=sites"],
-            "config key 'partitioning' says how the data are split over the sites, got 'sites'",
+            "config key 'partitioning' must split the dataset over the sites, got 'sites'",
         ),
         (
             ["new", "seed=1", "other"],
             "config values are given as KEY=VALUE, without spaces around '=', got 'other'",
         ),
-        ([".", "seed=1"], "'.' holds something else already; give a new folder"),
+        ([".", "seed=1"], "'.' exists and is not a federation; give a new folder"),
         (["mine", "--sites", "3"], "the federation in 'mine' has 2 sites, got 3"),
         (["mine", "num-clients=4"], "the federation in 'mine' has 2 sites, got 4"),
         (["mine", "--insecure"], "the federation in 'mine' has TLS and keys, got --insecure"),
-        (["mine", "seed=1"], "the sites in 'mine' hold data of seed=0, got seed=1"),
+        (["mine", "seed=1"], "the sites in 'mine' hold data with seed=0, got seed=1"),
     ],
 )
 def test_bad_input_exits_2_with_one_sentence_and_makes_nothing(tmp_path, arguments, sentence):
@@ -334,7 +338,7 @@ def test_bad_input_exits_2_with_one_sentence_and_makes_nothing(tmp_path, argumen
 @pytest.mark.parametrize("values", [{}, {"seed": 0}, {"num-clients": 2, "num-server-rounds": 4}])
 def test_a_federation_that_is_there_is_taken_as_it_is(tmp_path, values):
     known = plan_federation(tmp_path, 2, IID, insecure=False).save()
-    assert plan(tmp_path, values, None, insecure=False) == known
+    assert open_or_plan(tmp_path, values, None, insecure=False) == known
 
 
 @pytest.mark.parametrize("command", ["status", "down"])

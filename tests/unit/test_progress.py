@@ -1,10 +1,33 @@
 import logging
+import subprocess
+import sys
 import time
 
 import pytest
 
 from fgl_app import progress
-from fgl_app.progress import ProgressEvent, log, parse, track
+from fgl_app.progress import ProgressEvent, log, log_to_stdout, parse, track
+
+
+@pytest.fixture(autouse=True)
+def _log_on_stdout():
+    """Print the log on stdout, and restore the logger afterwards; a second call changes nothing."""
+    level, propagate, handlers = log.level, log.propagate, list(log.handlers)
+    log_to_stdout()
+    log_to_stdout()
+    yield
+    log.setLevel(level)
+    log.propagate, log.handlers = propagate, handlers
+
+
+def test_importing_the_library_leaves_the_logger_alone():
+    code = (
+        "import logging, fgl_app.plug_in, fgl_app.strategies\n"
+        "logger = logging.getLogger('fgl')\n"
+        "print(logger.handlers, logger.level, logger.propagate)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] 0 True\n"
 
 
 def test_a_progress_line_reads_back():

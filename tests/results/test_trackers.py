@@ -1,5 +1,3 @@
-"""The numbers of a run for trackers."""
-
 import logging
 import subprocess
 import sys
@@ -15,36 +13,36 @@ from fgl_app.results.trackers import Trackers
 TRAFFIC = {"setup": {"uplink": 40, "downlink": 2}, "train": {"uplink": 100, "downlink": 90}}
 
 
-def test_trackers_are_names_by_commas():
+def test_trackers_are_separated_by_commas():
     assert parse_config({}).tracker_names == ()
     assert parse_config({"trackers": "tensorboard, wandb,tensorboard"}).tracker_names == (
         "tensorboard",
         "wandb",
     )
-    with pytest.raises(ConfigError, match="trackers must be among tensorboard, wandb, by commas, got 'tb'"):
+    with pytest.raises(ConfigError, match="among tensorboard, wandb, separated by commas, got 'tb'"):
         parse_config({"trackers": "tensorboard,tb"})
 
 
-def test_a_missing_package_is_one_sentence_before_the_run(monkeypatch):
+def test_a_missing_package_is_reported_before_the_run(monkeypatch):
     def missing(name):
         raise metadata.PackageNotFoundError(name)
 
     assert "trackers" not in preflight.examinations(parse_config({}), 2)
-    looks = preflight.examinations(parse_config({"trackers": "tensorboard"}), 2)
+    checks = preflight.examinations(parse_config({"trackers": "tensorboard"}), 2)
     # It may be installed where the tests run.
     monkeypatch.setattr(trackers.metadata, "version", missing)
     with pytest.raises(ValueError, match="trackers") as error:
-        looks["trackers"]()
+        checks["trackers"]()
     assert str(error.value) == (
-        "config key 'trackers' names 'tensorboard', and the package 'tensorboard' is not installed here; "
-        "`pip install tensorboard`, or leave it out"
+        "config key 'trackers' needs the package 'tensorboard', which is not installed; "
+        "run `pip install tensorboard` or remove 'tensorboard' from the key"
     )
 
 
 def test_without_names_nothing_is_imported_or_written(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom fgl_app.results.trackers import Trackers\n"
-        "told = Trackers((), Path(sys.argv[1]), {})\ntold.log(1, {'accuracy': 0.5}, {}, {})\ntold.finish()\n"
+        "none = Trackers((), Path(sys.argv[1]), {})\nnone.log(1, {'accuracy': 0.5}, {}, {})\nnone.finish()\n"
         "print({'accelerate', 'torch'} & set(sys.modules))"
     )
     done = subprocess.run(
@@ -64,7 +62,7 @@ def read_scalars(folder):
     }
 
 
-def test_tensorboard_gets_metrics_bytes_and_seconds_by_round_and_a_resumed_run_goes_on(tmp_path):
+def test_tensorboard_has_metrics_bytes_and_seconds_also_of_a_resumed_run(tmp_path):
     pytest.importorskip("tensorboard")
     first = Trackers(("tensorboard",), tmp_path, {"seed": 3, "method": "fgl", "resume": False})
     for number in (1, 2, 3):
@@ -85,46 +83,46 @@ def test_tensorboard_gets_metrics_bytes_and_seconds_by_round_and_a_resumed_run_g
     assert len(list(tmp_path.rglob("hparams.yml"))) == 1
 
 
-def test_wandb_writes_into_the_run_when_it_is_offline(tmp_path, monkeypatch):
+def test_wandb_writes_to_the_run_when_it_is_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    told = Trackers(("wandb",), tmp_path, {"seed": 3})
-    told.log(1, {"accuracy": 0.5}, TRAFFIC, {"total": 5.0})
-    told.finish()
+    offline = Trackers(("wandb",), tmp_path, {"seed": 3})
+    offline.log(1, {"accuracy": 0.5}, TRAFFIC, {"total": 5.0})
+    offline.finish()
     assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 1
 
 
-def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path, monkeypatch, caplog):
+def test_a_tracker_that_fails_is_disabled_and_the_others_continue(tmp_path, monkeypatch, caplog):
     class Tracker:
         def __init__(self, name, fails=False):
-            self.name, self.fails, self.told = name, fails, []
+            self.name, self.fails, self.calls = name, fails, []
 
         def start(self):
             pass
 
         def store_init_configuration(self, values):
-            self.told.append(values)
+            self.calls.append(values)
 
         def log(self, values, step):
             if self.fails:
                 raise OSError("disk is full")
-            self.told.append((step, values["accuracy"]))
+            self.calls.append((step, values["accuracy"]))
 
         def finish(self):
-            self.told.append("finished")
+            self.calls.append("finished")
 
     bad, good = Tracker("bad", fails=True), Tracker("good")
     monkeypatch.setattr(trackers, "_OPTIONS", {"bad": lambda _: {}, "good": lambda _: {}})
     monkeypatch.setitem(_classes(), "bad", lambda: bad)
     monkeypatch.setitem(_classes(), "good", lambda: good)
-    told = Trackers(("bad", "good"), tmp_path, {"seed": 3})
+    both = Trackers(("bad", "good"), tmp_path, {"seed": 3})
     with caplog.at_level(logging.WARNING, logger="fgl"):
-        told.log(1, {"accuracy": 0.5}, {}, {})
-        told.log(2, {"accuracy": 0.6}, {}, {})
-    told.finish()
-    assert caplog.messages == ["tracker bad is left out: OSError: disk is full"]
-    assert good.told == [{"seed": 3}, (1, 0.5), (2, 0.6), "finished"]
-    assert bad.told == [{"seed": 3}]
+        both.log(1, {"accuracy": 0.5}, {}, {})
+        both.log(2, {"accuracy": 0.6}, {}, {})
+    both.finish()
+    assert caplog.messages == ["tracker bad is disabled after an error: OSError: disk is full"]
+    assert good.calls == [{"seed": 3}, (1, 0.5), (2, 0.6), "finished"]
+    assert bad.calls == [{"seed": 3}]
 
 
 def _classes():

@@ -16,7 +16,7 @@ def test_totals_are_the_sums_over_phases_by_direction():
     }
 
 
-def test_phases_keep_the_order_in_which_they_began():
+def test_phases_keep_the_order_of_their_first_messages():
     ledger = TrafficLedger()
     for phase in ("setup", "train", "evaluate", "train"):
         ledger.record(phase, "uplink", 1)
@@ -28,7 +28,7 @@ def test_an_empty_ledger_has_zero_totals():
     assert TrafficLedger().by_phase() == {}
 
 
-def test_what_by_phase_returns_is_a_copy():
+def test_by_phase_returns_a_copy():
     ledger = TrafficLedger()
     ledger.record("setup", "uplink", 1)
     ledger.by_phase()["setup"]["uplink"] = 99
@@ -39,7 +39,7 @@ def test_what_by_phase_returns_is_a_copy():
     ("direction", "num_bytes", "message"),
     [("up", 1, "direction must be 'uplink' or 'downlink', got 'up'"), ("uplink", -1, "at least 0, got -1")],
 )
-def test_a_wrong_record_is_refused_and_counts_nothing(direction, num_bytes, message):
+def test_an_invalid_record_raises_and_counts_nothing(direction, num_bytes, message):
     ledger = TrafficLedger()
     with pytest.raises(ValueError, match=message):
         ledger.record("setup", direction, num_bytes)

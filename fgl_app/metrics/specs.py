@@ -1,0 +1,114 @@
+"""The metrics of a trained model: name, title, format and direction of each.
+
+Logs, tables, curves and reports read :data:`METRICS`. A new metric needs an entry here and the code that
+computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from fgl_app.metrics.units import format_number, format_percent
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """How a metric is named, shown and compared.
+
+    Attributes
+    ----------
+    key : str
+        Name in ``metrics.jsonl`` and ``summary.json``.
+    title : str
+        Name in text, as inside a sentence.
+    format : Callable[[float], str]
+        Returns a value as text.
+    higher_is_better : bool, default True
+        Direction of the metric.
+    primary : bool, default False
+        Whether the metric ranks models. A run reports one primary metric.
+    final_only : bool, default False
+        Whether only the final evaluation computes the metric; round tables omit it.
+    scale : {"fraction", "log"}, default "fraction"
+        Value axis of a curve.
+    curve_title : str, default ""
+        Title of a curve; primary metrics have one.
+    explanation : str, default ""
+        Note on a key figure that is not the primary metric.
+    """
+
+    key: str
+    title: str
+    format: Callable[[float], str]
+    higher_is_better: bool = True
+    primary: bool = False
+    final_only: bool = False
+    scale: Literal["fraction", "log"] = "fraction"
+    curve_title: str = ""
+    explanation: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title with a capital first letter."""
+        return self.title[0].upper() + self.title[1:]
+
+    @property
+    def key_figure(self) -> bool:
+        """Whether reports show the final value of the metric at the top."""
+        return self.primary or bool(self.explanation)
+
+
+METRICS: dict[str, MetricSpec] = {
+    spec.key: spec
+    for spec in (
+        MetricSpec(
+            key="accuracy",
+            title="accuracy",
+            format=format_percent,
+            primary=True,
+            curve_title="Accuracy of the global model",
+        ),
+        MetricSpec(key="loss", title="loss", format="{:.3f}".format, higher_is_better=False),
+        MetricSpec(
+            key="frechet_distance",
+            title="Frechet distance",
+            format=format_number,
+            higher_is_better=False,
+            primary=True,
+            scale="log",
+            curve_title="Frechet distance of the global model's samples",
+        ),
+        MetricSpec(key="precision", title="precision", format=format_percent),
+        MetricSpec(key="recall", title="recall", format=format_percent),
+        MetricSpec(
+            key="label_agreement",
+            title="label agreement",
+            format=format_percent,
+            explanation="samples classified as their own class",
+        ),
+        MetricSpec(
+            key="downstream_accuracy",
+            title="downstream accuracy",
+            format=format_percent,
+            final_only=True,
+            explanation="of a classifier trained on samples",
+        ),
+    )
+}
+"""All metrics by key, in display order."""
+
+KEY_FIGURES = tuple(spec for spec in METRICS.values() if spec.key_figure)
+PRIMARY_METRICS = tuple(spec for spec in METRICS.values() if spec.primary)
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """Return metrics as text, such as ``"accuracy 96.3 %, loss 0.143"``.
+
+    Parameters
+    ----------
+    metrics : Mapping[str, float]
+        Values by key of :data:`METRICS`, in the order of the text.
+    """
+    return ", ".join(f"{METRICS[key].title} {METRICS[key].format(value)}" for key, value in metrics.items())
