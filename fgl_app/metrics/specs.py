@@ -6,6 +6,7 @@ computes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -37,6 +38,8 @@ class MetricSpec:
         Title of a curve; primary metrics have one.
     explanation : str, default ""
         Note on a key figure that is not the primary metric.
+    range : tuple[float, float], default (0, 1)
+        Lowest and highest possible value.
     """
 
     key: str
@@ -48,6 +51,7 @@ class MetricSpec:
     scale: Literal["fraction", "log"] = "fraction"
     curve_title: str = ""
     explanation: str = ""
+    range: tuple[float, float] = (0.0, 1.0)
 
     @property
     def heading(self) -> str:
@@ -70,7 +74,9 @@ METRICS: dict[str, MetricSpec] = {
             primary=True,
             curve_title="Accuracy of the global model",
         ),
-        MetricSpec(key="loss", title="loss", format="{:.3f}".format, higher_is_better=False),
+        MetricSpec(
+            key="loss", title="loss", format="{:.3f}".format, higher_is_better=False, range=(0.0, math.inf)
+        ),
         MetricSpec(
             key="frechet_distance",
             title="Frechet distance",
@@ -78,6 +84,7 @@ METRICS: dict[str, MetricSpec] = {
             higher_is_better=False,
             primary=True,
             scale="log",
+            range=(0.0, math.inf),
             curve_title="Frechet distance of the global model's samples",
         ),
         MetricSpec(key="precision", title="precision", format=format_percent),
