@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -145,7 +145,7 @@ class DiffusionTask(Task):
         generators = [seeded_generator("evaluation", i) for i in range(number)]
         samples = match_channels(self.space.decode(self.sample(model, labels, generators)), self.channels)
         features, classes = self._features(samples)
-        metrics = asdict(fidelity(self._reference(data), features))
+        metrics = fidelity(self._reference(data), features)
         if self.config.class_conditional and classes is not None:
             metrics["label_agreement"] = float((classes == labels).float().mean())
         if self.config.class_conditional and final:
