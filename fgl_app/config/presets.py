@@ -1,4 +1,4 @@
-"""Published experiments by name: the files of ``configs/``."""
+"""Presets: published experiments in the files of ``configs/``."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ NEEDS = "needs:"
 
 
 def presets() -> dict[str, Path]:
-    """Return the presets by name: the files of ``configs/``, in the package or beside it in a checkout."""
+    """Return the files of the presets by name, from the package or, in a checkout, the repository."""
     folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
 
 
 def preset_file(name: str) -> Path:
-    """Return a preset's file; the names there are, if there is none of this name."""
-    known = presets()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'? There are" if near else "there are"
-        raise ConfigError(f"unknown preset '{name}'; {hint}: {', '.join(known) or 'none'}")
-    return known[name]
+    """Return the file of a preset; raises ConfigError for an unknown name."""
+    files = presets()
+    if name not in files:
+        similar = difflib.get_close_matches(name, files, n=1)
+        hint = f"did you mean '{similar[0]}'? Presets" if similar else "presets"
+        raise ConfigError(f"unknown preset '{name}'; {hint}: {', '.join(files) or 'none'}")
+    return files[name]
 
 
 def describe_preset(file: Path) -> tuple[str, str]:
-    """Return what a preset is and what it needs, from the comment that it begins with."""
+    """Return the description and the requirements of a preset, from the comment at the start of its file."""
     lines = file.read_text(encoding="utf-8").splitlines()
     comment = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
     needs = [line.removeprefix(NEEDS).strip() for line in comment if line.startswith(NEEDS)]

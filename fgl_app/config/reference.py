@@ -1,4 +1,4 @@
-"""What there is to say of each config key, from its definition: `fgl config` and docs/configuration.md."""
+"""The reference of the config keys, for `fgl config` and docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fgl_app.config.keys import RunConfig
 from fgl_app.config.parsing import allowed_values
 
 GROUPS = {
-    "method": "What runs",
+    "method": "Method",
     "dataset": "Data",
     "classifier": "Training",
     "generator": "FGL: the generator",
@@ -19,9 +19,9 @@ GROUPS = {
     "images-per-class": "FGL: the synthetic set, and the first training on it",
     "server-epochs": "Corrections and uploads",
     "diffusion-space": "Diffusion models",
-    "seed": "Where and how",
+    "seed": "Execution and output",
 }
-"""Title of each group of keys, by its first key in the order of :class:`RunConfig`."""
+"""Title of each group of keys by its first key, in the order of :class:`RunConfig`."""
 
 KINDS = {"integer": "whole number", "number": "number", "boolean": "`true` or `false`", "string": "text"}
 BOUNDS = {
@@ -34,20 +34,20 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class KeyReference:
-    """A config key as it is shown to users.
+    """The reference of a config key.
 
     Parameters
     ----------
     key : str
-        Its kebab-case name.
+        Name in kebab case.
     default : str
-        Its default as JSON.
+        Default as JSON.
     choices : tuple[str, ...]
-        The values it takes; empty for a key that is no choice.
+        Allowed values; empty for a key without a fixed set.
     rule : str
-        What its values must be, as Markdown.
+        Rule for the values, as Markdown.
     meaning : str
-        What it does, with the defaults by method where they differ.
+        Description, with the default of each method if the defaults differ.
     """
 
     key: str
@@ -58,7 +58,7 @@ class KeyReference:
 
 
 def key_groups() -> dict[str, list[KeyReference]]:
-    """Return every key, in groups by title."""
+    """Return the keys of each group by title."""
     groups: dict[str, list[KeyReference]] = {}
     title = ""
     for key, schema in RunConfig.model_json_schema()["properties"].items():
@@ -71,7 +71,7 @@ def key_groups() -> dict[str, list[KeyReference]]:
 
 
 def _rule(schema: Mapping[str, Any]) -> str:
-    """Say in words what a key's JSON schema asks of its values; patterns are told by the meaning."""
+    """Return the rule of a key's JSON schema in words; the description of the key covers patterns."""
     parts = [KINDS[schema["type"]]]
     parts += [f"{words} {schema[name]:,}" for name, words in BOUNDS.items() if name in schema]
     if schema.get("minLength"):

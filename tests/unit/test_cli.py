@@ -21,7 +21,7 @@ from fgl_app.launch.config_sources import parse_override, resolve_config
 from fgl_app.launch.flower import flower_environment
 from fgl_app.launch.resources import Machine, federation_config
 from fgl_app.launch.runner import RunOutcome
-from fgl_app.preflight import check, check_generator, check_inputs
+from fgl_app.preflight import check, check_inputs, check_synthesis
 from fgl_app.progress import ProgressEvent
 from fgl_app.results.run_directory import RunDirectory
 
@@ -116,7 +116,7 @@ def test_the_number_of_clients_is_said_once(tmp_path):
         (["--stream", "--quiet"], "--stream and --quiet exclude each other"),
         (["--config", "nosuch.toml"], "config file 'nosuch.toml' cannot be read: No such file or directory"),
         (["--config", "bad.toml"], "config file 'bad.toml' is not valid TOML"),
-        (["output-dir=bad.toml"], "config key 'output-dir' must be a folder that can be written"),
+        (["output-dir=bad.toml"], "config key 'output-dir' must be a writable folder"),
         (["output-dir=.", "run-name=taken"], "config key 'run-name' must be new in"),
         (["partitioning=sites"], "partitioning 'sites' needs --federation DIR"),
         (["--federation", "taken"], "there is no federation in 'taken'"),
@@ -172,10 +172,10 @@ def test_an_unknown_preset_is_answered_with_those_there_are(tmp_path, monkeypatc
     monkeypatch.setattr(presets, "_PACKAGE", tmp_path)
     assert presets.preset_file("oneshot") == tmp_path / "configs" / "oneshot.toml"
     with pytest.raises(
-        ConfigError, match=r"unknown preset 'twoshot'; did you mean 'oneshot'\? There are: oneshot"
+        ConfigError, match=r"unknown preset 'twoshot'; did you mean 'oneshot'\? Presets: oneshot"
     ):
         presets.preset_file("twoshot")
-    with pytest.raises(ConfigError, match="unknown preset 'many'; there are: oneshot"):
+    with pytest.raises(ConfigError, match="unknown preset 'many'; presets: oneshot"):
         presets.preset_file("many")
 
 
@@ -209,7 +209,7 @@ def test_presets_are_listed_with_what_they_need():
 
 def test_a_synthesis_looks_at_no_data_set():
     config = parse_config(config_keys() | {"dataset": "owner/out-of-reach"})
-    check_generator(config)
+    check_synthesis(config)
     with pytest.raises(ConfigError, match="owner/out-of-reach"):
         check_inputs(parse_config(config_keys() | {"dataset": "./nowhere/owner/out-of-reach"}), 0)
 
@@ -230,7 +230,7 @@ def test_check_says_what_is_there(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     text = " ".join(done.stdout.split())
     found = "4,000 training and 1,000 test images, 10 classes; grey, 32 x 32; 5 clients with"
-    for row in ("device ok", f"data set ok {found}", "captioner ok strokes", "memory ok", "disk ok"):
+    for row in ("device ok", f"dataset ok {found}", "captioner ok strokes", "memory ok", "disk ok"):
         assert row in text
     assert "failed" not in text
     assert list(tmp_path.iterdir()) == []
@@ -243,7 +243,7 @@ def test_check_goes_on_after_what_is_missing(tmp_path):
     text = " ".join(done.stdout.split())
     for row in (
         "classifier failed classifier must be one of",
-        "data set failed dataset must be",
+        "dataset failed dataset must be",
         "generator failed",
         "disk ok",
     ):

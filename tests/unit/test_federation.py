@@ -22,7 +22,7 @@ from fgl_app.data.sites import load_site_data
 from fgl_app.federation.lifecycle import stop_federation
 from fgl_app.federation.planning import open_or_plan, plan_federation
 from fgl_app.federation.preparation import KEYS_SCRIPT, prepare_federation
-from fgl_app.federation.state import MARK, ProcessRecord, read_federation
+from fgl_app.federation.state import FEDERATION_VARIABLE, ProcessRecord, read_federation
 from fgl_app.federation.supernodes import node_config
 
 IID = parse_config({"partitioning": "iid"})
@@ -91,7 +91,7 @@ def test_nothing_is_overwritten(keys, arguments):
     before = {path.name: path.read_bytes() for path in keys.iterdir()}
     done = make_keys(keys, *arguments)
     assert done.returncode == 1
-    assert "is there already and stays" in done.stderr
+    assert "exists; remove it to create a new one" in done.stderr
     assert done.stderr.count("\n") == 1
     assert {path.name: path.read_bytes() for path in keys.iterdir()} == before
 
@@ -111,10 +111,10 @@ def test_a_renewed_certificate_is_trusted_by_those_who_have_the_authoritys(tmp_p
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "give a folder and what to make"),
-        (["DIR"], "give a folder and what to make"),
-        (["DIR", "everything"], "authority, server or site, got 'everything'"),
-        (["DIR", "authority", "x"], "authority takes nothing more"),
+        ([], "give a folder and one of authority, server, site"),
+        (["DIR"], "give a folder and one of authority, server, site"),
+        (["DIR", "everything"], "must be authority, server or site, got 'everything'"),
+        (["DIR", "authority", "x"], "authority takes no further arguments"),
         (["DIR", "server"], "give the names and IP addresses"),
         (["DIR", "server", "superlink:9092"], "give the host without a port, got 'superlink:9092'"),
         (["DIR", "server", "a,DNS:evil"], "got 'a,DNS:evil'"),
@@ -122,7 +122,7 @@ def test_a_renewed_certificate_is_trusted_by_those_who_have_the_authoritys(tmp_p
         (["DIR", "site", "../a"], "got '../a'"),
         (["DIR", "site", "ca.key"], "got 'ca.key'"),
         (["DIR", "site", "a b"], "got 'a b'"),
-        (["DIR", "site", "a", "a"], "was named twice"),
+        (["DIR", "site", "a", "a"], "is given twice"),
     ],
 )
 def test_misuse_of_the_keys_script_exits_2_and_makes_nothing(tmp_path, arguments, sentence):
@@ -135,7 +135,7 @@ def test_misuse_of_the_keys_script_exits_2_and_makes_nothing(tmp_path, arguments
 def test_a_failure_of_the_keys_script_leaves_nothing_half_made(tmp_path):
     done = make_keys(tmp_path / "new", "server", "localhost")
     assert done.returncode == 1
-    assert "make the authority first" in done.stderr
+    assert "create the authority first" in done.stderr
     assert not (tmp_path / "new").exists()
     assert make_keys(tmp_path, "authority").returncode == 0
     done = make_keys(tmp_path, "server", "1.2.3.4.5")
@@ -147,7 +147,7 @@ def test_a_failure_of_the_keys_script_leaves_nothing_half_made(tmp_path):
 def test_the_keys_script_explains_itself():
     done = make_keys("--help")
     assert done.returncode == 0
-    assert "ca.key          stays with the operator" in done.stdout
+    assert "ca.key          only the operator" in done.stdout
 
 
 # --- the folder
@@ -346,7 +346,7 @@ def test_commands_need_a_federation(tmp_path, command):
     done = fgl(command, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
-        "Error: there is no federation in 'federation'; `fgl federation up federation` makes one\n"
+        "Error: there is no federation in 'federation'; `fgl federation up federation` creates one\n"
     )
 
 
@@ -391,7 +391,7 @@ def test_a_process_is_told_from_a_later_one_with_its_number(sleeper):
 
 def test_only_a_federations_own_processes_are_ended(tmp_path, sleeper):
     known = plan_federation(tmp_path, 2, IID, insecure=True)
-    ours, detached = (sleeper(**{MARK: known.id}) for _ in range(2))
+    ours, detached = (sleeper(**{FEDERATION_VARIABLE: known.id}) for _ in range(2))
     # The shell of somebody who speaks to this federation, and the process that has a dead one's number.
     shell, reused = sleeper(FLWR_HOME=str(known.home)), sleeper()
     known = known.with_process(record("superlink", ours)).with_process(record("site-0", reused, seconds=-60))
