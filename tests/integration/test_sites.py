@@ -150,7 +150,7 @@ def test_what_sites_cannot_do_is_refused(changes, sentence):
     [
         ({}, "needs --node-config with data-path and site-name"),
         ({"data-path": "/data"}, "needs --node-config with site-name"),
-        ({"data-path": "/data", "site-name": "../x"}, "site-name must be of at most 64 letters"),
+        ({"data-path": "/data", "site-name": "../x"}, "site-name must have at most 64 letters"),
     ],
 )
 def test_a_node_config_without_sense_is_refused(node_config, sentence):
