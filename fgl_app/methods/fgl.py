@@ -25,7 +25,7 @@ from fgl_app.server.training import train_with_progress
 from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.synthesis.command import synthesize_in_subprocess, uses_ray
 from fgl_app.synthesis.engine import make_set
-from fgl_app.synthesis.generator import generator_settings, load_generator, on_cpu
+from fgl_app.synthesis.generator import cpu_settings, generator_settings, load_generator
 from fgl_app.synthesis.job import EMBEDDINGS, SYNTHETIC, SynthesisJob, save_embeddings
 from fgl_app.tasks.classification import server_settings, synthetic_settings
 
@@ -38,8 +38,8 @@ def run_fgl(session: Session) -> nn.Module:
     config = session.config
     with session.directory.phase("loading the generator"):
         # Ray's workers have their own; then the server's is for texts alone and leaves them the GPU.
-        recipe = generator_settings(config)
-        pipeline = load_generator(on_cpu(recipe) if uses_ray(config) else recipe)
+        settings = generator_settings(config)
+        pipeline = load_generator(cpu_settings(settings) if uses_ray(config) else settings)
         # The server encodes the negative prompt in any case, which tells what a good upload looks like.
         negative = encode_texts(pipeline, [config.negative_prompt])
 
