@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from fgl_app.algorithms.embedding import encode_texts
-from fgl_app.models.pipelines import Placement, embedded_generator, load_pipeline, load_text_encoder
+from fgl_app.models.generators import embedded_generator
+from fgl_app.models.pipelines import Placement, load_pipeline, load_text_encoder
 
 PROMPTS = [f"class {number}, real world images, high resolution" for number in range(10)]
 PARTS = {

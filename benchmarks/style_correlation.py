@@ -17,7 +17,7 @@ from fgl_app.algorithms.strokes import StrokeMeasures, measure_strokes, stroke_c
 from fgl_app.algorithms.synthesis import PlannedImage, Shard
 from fgl_app.config import RunConfig, parse_config
 from fgl_app.data.sources import config_dataset
-from fgl_app.synthesis.generator import generator_settings, load_generator, make_synthesizer
+from fgl_app.synthesis.generator import build_synthesizer, generator_settings, load_generator
 
 
 def correlations(config: RunConfig, digits: int) -> dict[str, float]:
@@ -34,7 +34,7 @@ def correlations(config: RunConfig, digits: int) -> dict[str, float]:
     pipeline = load_generator(generator_settings(config))
     one_each = tuple(PlannedImage(row, 0) for row in range(len(prompts)))
     shard = Shard(0, one_each, embed_prompts(pipeline, prompts))
-    images = make_synthesizer(generator_settings(config), pipeline)(shard)
+    images = build_synthesizer(generator_settings(config), pipeline)(shard)
     made = measure_strokes(images.images.float() / 255)
     return {
         field.name: torch.corrcoef(torch.stack([getattr(measured, field.name), getattr(made, field.name)]))[

@@ -129,7 +129,7 @@ def _check_classifier(config: RunConfig) -> str:
 def _check_dataset(config: RunConfig, num_clients: int) -> str:
     from fgl_app.data.partitions import partition
     from fgl_app.data.sources import config_dataset
-    from fgl_app.models.pipelines import check_classes
+    from fgl_app.models.generators import check_classes
 
     data = config_dataset(config)
     if config.spec.synthesizes:
@@ -152,8 +152,8 @@ def _check_dataset(config: RunConfig, num_clients: int) -> str:
 
 
 def _check_generator(config: RunConfig) -> str:
+    from fgl_app.models.generators import generator_family
     from fgl_app.models.lora import check_lora
-    from fgl_app.models.pipelines import generator_family
 
     family = generator_family(config.generator)
     check_lora(config.generator_lora, family)
@@ -176,8 +176,8 @@ def _check_captioner(config: RunConfig) -> str:
 
 def _check_diffusion(config: RunConfig) -> str:
     from fgl_app.data.sources import config_dataset
+    from fgl_app.models.autoencoders import autoencoder_channels, autoencoder_factor
     from fgl_app.models.extractors import check_extractor
-    from fgl_app.models.pipelines import autoencoder_channels, autoencoder_factor
     from fgl_app.models.unets import check_unet
 
     data = config_dataset(config)

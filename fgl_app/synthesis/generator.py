@@ -1,4 +1,4 @@
-"""How images are made: the generator, where it runs, and what decides over its images."""
+"""The generator of a synthetic set: its settings, its loading, and the synthesizer built from it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """A generator and its settings.
+    """A generator and the settings of its images.
 
     Parameters
     ----------
     generator : str
         "embedded", a hub id or a folder.
     images_per_class : int
-        Images of each class.
-    settings : SynthesisSettings
+        Number of images of each class.
+    synthesis : SynthesisSettings
         Steps, guidance, batch size, seed.
     negative_prompt : str
-        What guidance leads away from; without guidance it means nothing.
+        Negative prompt of the guidance; ignored without guidance.
     device : str, default "auto"
         Torch device.
     dtype : {"auto", "float32", "float16", "bfloat16"}, default "auto"
         Precision; "auto" is float16 on CUDA, else float32.
     offload : {"none", "model", "sequential"}, default "none"
-        What waits in the computer's memory while it is not needed.
+        Parts moved to CPU memory while they are not in use.
     attention_slicing : bool, default False
-        Attend in slices: less memory, slower.
+        Compute attention in slices: less memory, slower.
     compiled : bool, default False
         Compile the denoiser.
     lora : str, default ""
@@ -48,7 +48,7 @@ class GeneratorSettings:
 
     generator: str
     images_per_class: int
-    settings: SynthesisSettings
+    synthesis: SynthesisSettings
     negative_prompt: str
     device: str = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -60,7 +60,7 @@ class GeneratorSettings:
 
 
 def generator_settings(config: RunConfig) -> GeneratorSettings:
-    """Return the recipe that a run config describes."""
+    """Return the generator settings of a run config."""
     return GeneratorSettings(
         config.generator,
         config.images_per_class,
@@ -78,25 +78,25 @@ def generator_settings(config: RunConfig) -> GeneratorSettings:
     )
 
 
-def on_cpu(recipe: GeneratorSettings) -> GeneratorSettings:
-    """Return a recipe whose generator is loaded for its texts and its fingerprint, beside workers' own."""
-    return replace(recipe, device="cpu", offload="none")
+def cpu_settings(settings: GeneratorSettings) -> GeneratorSettings:
+    """Return the settings to load a generator on the CPU, for its texts and fingerprint only."""
+    return replace(settings, device="cpu", offload="none")
 
 
-def load_generator(recipe: GeneratorSettings) -> DiffusionPipeline:
-    """Load a recipe's whole text-to-image pipeline, placed for synthesis."""
+def load_generator(settings: GeneratorSettings) -> DiffusionPipeline:
+    """Load the whole text-to-image pipeline, placed for synthesis."""
     placement = Placement(
-        resolve_device(recipe.device),
-        recipe.dtype,
-        recipe.offload,
-        recipe.attention_slicing,
-        recipe.compiled,
+        resolve_device(settings.device),
+        settings.dtype,
+        settings.offload,
+        settings.attention_slicing,
+        settings.compiled,
     )
-    return load_pipeline(recipe.generator, placement, recipe.lora, recipe.scheduler)
+    return load_pipeline(settings.generator, placement, settings.lora, settings.scheduler)
 
 
-def make_synthesizer(recipe: GeneratorSettings, pipeline: DiffusionPipeline) -> Synthesizer:
-    """Return what makes a recipe's images with its loaded generator."""
-    guided = recipe.settings.guidance_scale > 1
-    negative = encode_texts(pipeline, [recipe.negative_prompt]) if guided else None
-    return Synthesizer(pipeline, recipe.settings, negative)
+def build_synthesizer(settings: GeneratorSettings, pipeline: DiffusionPipeline) -> Synthesizer:
+    """Return a synthesizer of a loaded generator; with guidance it encodes the negative prompt."""
+    guided = settings.synthesis.guidance_scale > 1
+    negative = encode_texts(pipeline, [settings.negative_prompt]) if guided else None
+    return Synthesizer(pipeline, settings.synthesis, negative)
