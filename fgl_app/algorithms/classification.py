@@ -149,12 +149,7 @@ def train(
     loss = 0.0
     for _ in range(settings.epochs):
         loss = training_loop(
-            model,
-            losses(),
-            optimizer,
-            proximal=proximal,
-            on_gradients=on_gradients,
-            after_step=after_step,
+            model, losses(), optimizer, proximal=proximal, on_gradients=on_gradients, after_step=after_step
         )
     return loss
 

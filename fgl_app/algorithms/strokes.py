@@ -97,9 +97,7 @@ def measure_strokes(images: Tensor) -> StrokeMeasures:
     across = ink.amax(dim=1).sum(dim=1)
     along = ink.amax(dim=2).sum(dim=1).clamp_min(_EPSILON)
     return StrokeMeasures(
-        width=2 * ink.sum(dim=(1, 2)) / outline,
-        slant=torch.rad2deg(torch.atan(shear)),
-        aspect=across / along,
+        width=2 * ink.sum(dim=(1, 2)) / outline, slant=torch.rad2deg(torch.atan(shear)), aspect=across / along
     )
 
 

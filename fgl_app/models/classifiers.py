@@ -82,7 +82,7 @@ class TransformersClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        # Not persistent: they are no weights to exchange.
+        # Not persistent: they are not exchanged like weights.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
@@ -95,7 +95,7 @@ class TransformersClassifier(nn.Module):
 
 
 def check_classifier(name: str) -> None:
-    """Raise ValueError if a ``classifier`` config value is no known name, no model's folder and no hub id."""
+    """Raise ValueError if a ``classifier`` config value is not a known name, a model's folder or a hub id."""
     if name == "cnn" or name in ARCHITECTURES:
         return
     folder = Path(name).expanduser()
@@ -164,7 +164,7 @@ def save_classifier(model: nn.Module, folder: Path, class_names: Sequence[str]) 
         return
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
-    # safetensors makes it readable for its owner only, unlike the other results.
+    # safetensors writes it readable only for its owner, unlike the other results.
     (folder / "model.safetensors").chmod(0o644)
     config = {
         "architecture": SMALL_CNN,

@@ -71,22 +71,7 @@ class Extractor:
 
 
 def check_extractor(name: str, dataset: str, *, num_classes: int, channels: int) -> None:
-    """Validate a ``feature-extractor`` config value for the images of a dataset.
-
-    Parameters
-    ----------
-    name : str
-        The config value.
-    dataset : str
-        Name of the dataset.
-    num_classes, channels : int
-        Number of classes of the dataset and of channels of its images.
-
-    Raises
-    ------
-    ValueError
-        If the extractor does not exist or does not fit the dataset.
-    """
+    """Raise ValueError if a ``feature-extractor`` config value does not exist or fit the dataset."""
     if name == "auto" and dataset not in BUILTIN_EXTRACTORS:
         raise ValueError(
             f"feature-extractor 'auto' exists for {', '.join(BUILTIN_EXTRACTORS)}, not for '{dataset}'; "

@@ -47,15 +47,7 @@ def pipeline_fingerprint(pipeline: DiffusionPipeline) -> str:
 
 
 def record_fingerprints(pipeline: DiffusionPipeline, lora: str) -> None:
-    """Store the fingerprints of a loaded pipeline, before LoRA merging rounds and offloading hides weights.
-
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        Newly loaded, whole or only the part that encodes prompts.
-    lora : str
-        LoRA weights to be added; empty for none.
-    """
+    """Store the fingerprints of a new pipeline, before LoRA merging rounds and offloading hides weights."""
     weights = lora_weights(type(pipeline), lora) if lora else {}
     encoders = {name: each for name, each in weights.items() if name.startswith("text_encoder")}
     pipeline.encoder_fingerprint = _fingerprint(pipeline, TEXT_COMPONENTS, encoders)

@@ -19,20 +19,7 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 def check_lora(lora: str, family: str) -> None:
-    """Check that LoRA weights can be loaded and fit a family of pipelines.
-
-    Parameters
-    ----------
-    lora : str
-        A safetensors file, a folder with one, or a hub id; empty for none.
-    family : str
-        Class of the pipeline.
-
-    Raises
-    ------
-    ValueError
-        If they cannot be read, or fit no part of such a pipeline.
-    """
+    """Raise ValueError if LoRA weights cannot be loaded or do not fit a family of pipelines."""
     if not lora:
         return
     import diffusers
@@ -61,13 +48,6 @@ def add_lora(pipeline: DiffusionPipeline, lora: str) -> None:
 
     They are merged into the weights of the denoiser, which costs no time at inference. In text encoders they
     stay separate: merging rounds, so fingerprints of client and server would differ with the precision.
-
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        Whole, or only the part that encodes prompts.
-    lora : str
-        Value accepted by :func:`check_lora`.
     """
     weights = _load(type(pipeline), lora)
     denoiser = next((name for name in DENOISERS if pipeline.components.get(name) is not None), None)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -39,10 +39,15 @@ class Workers:
     gpus: int
     cpus: int
 
-    @property
-    def dtype(self) -> Literal["float16", "float32"]:
-        """Precision of ``generator-dtype=auto`` on the workers."""
-        return "float16" if self.gpus else "float32"
+    def adapt(self, job: SynthesisJob) -> SynthesisJob:
+        """Return a job with the precision and the device of the workers."""
+        placement = job.settings.placement
+        if placement.dtype == "auto":
+            placement = replace(placement, dtype="float16" if self.gpus else "float32")
+        if str(placement.device).startswith("cuda"):
+            # Only its own GPU is visible to a worker.
+            placement = replace(placement, device="auto")
+        return replace(job, settings=replace(job.settings, placement=placement))
 
 
 @contextmanager
@@ -115,18 +120,8 @@ def synthesize_on_workers(
 
     Each shard is a Ray task, which is repeated elsewhere when its worker or machine dies. On cores, worker
     processes keep their loaded pipeline for the next shard. On GPUs, each shard gets a new process, since Ray
-    does not guarantee the same GPU to the next task of a process.
-
-    Parameters
-    ----------
-    job : SynthesisJob
-        The set.
-    numbers : Sequence[int]
-        Numbers of the shards to generate.
-    workers : Workers
-        Workers of an open :func:`ray_workers` context.
-    callback : Callable[[int], None]
-        Called with the number of images after each shard.
+    does not guarantee the same GPU to the next task of a process. ``callback`` is called with the number of
+    images after each shard.
 
     Raises
     ------
@@ -135,17 +130,13 @@ def synthesize_on_workers(
     """
     import ray
 
-    settings = job.settings
-    if settings.device.startswith("cuda"):
-        # Only its own GPU is visible to a worker.
-        settings = replace(settings, device="auto")
     options = {"num_gpus": workers.gpus, "num_cpus": workers.cpus, "max_calls": 1 if workers.gpus else 0}
     task = ray.remote(max_retries=MAX_RETRIES, **options)(_synthesize_shard)
     remaining = iter(numbers)
     running: dict[Any, int] = {}
     while True:
         for number in remaining:
-            arguments = (settings, job.shard(number), job.class_names, workers.cpus)
+            arguments = (job.settings, job.shard(number), job.class_names, workers.cpus)
             running[task.remote(*arguments)] = number
             if len(running) == workers.number:
                 break

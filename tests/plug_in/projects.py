@@ -13,13 +13,7 @@ from fgl_app.messages.weights import arrays_to_state, state_to_arrays
 from fgl_app.models.assets import DIGIT_NAMES
 from fgl_app.models.classifiers import build_classifier
 from fgl_app.models.unets import build_unet
-from fgl_app.plug_in import (
-    correct_with,
-    register_fedddpm,
-    register_fgl,
-    sample_with,
-    train_on_synthetic,
-)
+from fgl_app.plug_in import correct_with, register_fedddpm, register_fgl, sample_with, train_on_synthetic
 from fgl_app.strategies import FedDDPMStrategy, FGLStrategy
 from tests.fake_grid import FakeGrid, app_node
 from tests.integration import test_fedddpm_apps
