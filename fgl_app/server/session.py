@@ -112,7 +112,7 @@ class Session:
             timeout=config.node_timeout,
             max_update_ratio=config.max_update_ratio,
             max_weight_ratio=config.max_weight_ratio,
-            metric_ranges={spec.key: spec.range for spec in METRICS.values()},
+            metric_ranges={spec.key: (0.0, spec.maximum) for spec in METRICS.values()},
         )
 
     def run(self, strategy: WrapperStrategy, parts: Mapping[str, Stateful] | None = None) -> nn.Module:

@@ -9,7 +9,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.progress import log
 from fgl_app.strategies.exchange import ClientFailure
 from fgl_app.strategies.state import load_strategy_state, strategy_state
 
@@ -61,8 +60,7 @@ class WrapperStrategy(Strategy):
         return self.strategy.aggregate_evaluate(server_round, replies)
 
     def summary(self) -> None:
-        """Log this strategy and the one it wraps, then the settings of the wrapped one."""
-        log.info("%s around %s", type(self).__name__, type(self.strategy).__name__)
+        """Log the settings of the wrapped strategy."""
         self.strategy.summary()
 
     def client_failures(self) -> tuple[list[ClientFailure], list[ClientFailure]]:

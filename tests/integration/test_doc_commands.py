@@ -97,11 +97,11 @@ def tiny(words):
 def workplace(tmp_path_factory):
     """A directory with two runs."""
     folder = tmp_path_factory.mktemp("docs")
-    digits = sources._digits()
+    digits = sources.load_digits()
     some = [split.select(torch.arange(0, len(split), DIGITS_KEPT)) for split in (digits.train, digits.test)]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sources, "_digits", lambda: ImageDataset(*some, digits.class_names))
+        patch.setattr(sources, "load_digits", lambda: ImageDataset(*some, digits.class_names))
         # Not in the folder itself: what is cached there would be taken for the set's.
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         forget()

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from fgl_app.config import ConfigError
 from fgl_app.models.classifiers import build_classifier, save_classifier
 from fgl_app.models.image_pipeline import ClassConditionalPipeline
+from tests.image_folders import a_folder_of_colours
 from tests.integration.test_apps import run as run_app
 from tests.integration.test_apps import same
-from tests.unit.test_data import a_folder_of_colours
 
 ROOT = Path(__file__).parents[2]
 

@@ -78,7 +78,8 @@ def test_sites_may_lack_classes_and_one_with_an_unknown_label_is_left_out_by_nam
     reasons = {failure["reason"] for failure in summary["failures"]}
     assert len(reasons) == 1
     assert (
-        "have the label 'mauve', which the server does not know; it knows red, green, blue" in reasons.pop()
+        "have the label 'mauve', which is not a class of the server; its classes are red, green, blue"
+        in reasons.pop()
     )
 
 
@@ -116,7 +117,7 @@ def test_without_a_data_set_on_the_server_every_label_must_be_known(tmp_path):
     options = settings("fgl") | {"dataset": "none", "class_subset": "r, green", "vocabulary": str(words)}
     summary = run(tmp_path, sites=sites, **options, partitioning="sites")
     assert summary["num_prompts"] == 2
-    assert "the label 'Green', which the server does not know; it knows red, green" in str(
+    assert "the label 'Green', which is not a class of the server; its classes are red, green" in str(
         summary["failures"]
     )
 
@@ -150,7 +151,7 @@ def test_what_sites_cannot_do_is_refused(changes, sentence):
     [
         ({}, "needs --node-config with data-path and site-name"),
         ({"data-path": "/data"}, "needs --node-config with site-name"),
-        ({"data-path": "/data", "site-name": "../x"}, "site-name must be of at most 64 letters"),
+        ({"data-path": "/data", "site-name": "../x"}, "site-name must have at most 64 letters"),
     ],
 )
 def test_a_node_config_without_sense_is_refused(node_config, sentence):

@@ -18,10 +18,10 @@ from fgl_app.client.state import (
     save_local_model,
 )
 from fgl_app.data.sources import load_dataset
+from fgl_app.models.autoencoders import load_autoencoder
 from fgl_app.models.classifiers import build_classifier, save_classifier
 from fgl_app.models.extractors import check_extractor, load_extractor
 from fgl_app.models.image_pipeline import ClassConditionalPipeline, save_image_pipeline
-from fgl_app.models.pipelines import load_autoencoder
 from fgl_app.models.unets import build_unet, check_unet
 
 CPU = torch.device("cpu")
@@ -171,7 +171,7 @@ def test_a_runs_classifier_is_an_extractor(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("auto", "is there for digits, not for 'photos'"),
+        ("auto", "exists for digits, not for 'photos'"),
         ("nothing", "must be 'auto', 'inception' or a"),
         ("inception", "needs the package torch-fidelity"),
     ],
@@ -187,7 +187,7 @@ def test_an_extractor_must_know_the_data_sets_classes(tmp_path, name):
     model = build_classifier(name, num_classes=3, in_channels=3, image_size=16, seed=0)
     save_classifier(model, tmp_path, ["a", "b", "c"])
     check_extractor(str(tmp_path), "photos", num_classes=3, channels=3)
-    with pytest.raises(ValueError, match=r"must know the 4 classes of 'photos', .* knows 3"):
+    with pytest.raises(ValueError, match=r"must have the 4 classes of 'photos', .* has 3"):
         check_extractor(str(tmp_path), "photos", num_classes=4, channels=3)
 
 
