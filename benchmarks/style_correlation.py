@@ -1,4 +1,4 @@
-"""Does the text carry style? Measures of private digits against those of the images made from their captions.
+"""Correlation of style: stroke measures of private digits and of images generated from their captions.
 
 python -m benchmarks.style_correlation --digits 1000
 """
@@ -17,11 +17,11 @@ from fgl_app.algorithms.strokes import StrokeMeasures, measure_strokes, stroke_c
 from fgl_app.algorithms.synthesis import PlannedImage, Shard
 from fgl_app.config import RunConfig, parse_config
 from fgl_app.data.sources import config_dataset
-from fgl_app.synthesis.generator import generator_settings, load_generator, make_synthesizer
+from fgl_app.synthesis.generator import build_synthesizer, generator_settings, load_generator
 
 
 def correlations(config: RunConfig, digits: int) -> dict[str, float]:
-    """Return Pearson's r of each measure between private digits and one image of each one's caption."""
+    """Return Pearson's r of each measure, between private digits and one image per caption."""
     data = config_dataset(config)
     chosen = torch.randperm(len(data.train), generator=seeded_generator("choice", config.seed))[:digits]
     private = data.train.select(chosen)
@@ -34,7 +34,7 @@ def correlations(config: RunConfig, digits: int) -> dict[str, float]:
     pipeline = load_generator(generator_settings(config))
     one_each = tuple(PlannedImage(row, 0) for row in range(len(prompts)))
     shard = Shard(0, one_each, embed_prompts(pipeline, prompts))
-    images = make_synthesizer(generator_settings(config), pipeline)(shard)
+    images = build_synthesizer(generator_settings(config), pipeline)(shard)
     made = measure_strokes(images.images.float() / 255)
     return {
         field.name: torch.corrcoef(torch.stack([getattr(measured, field.name), getattr(made, field.name)]))[
@@ -45,7 +45,7 @@ def correlations(config: RunConfig, digits: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the correlations for some guidance scales and seeds."""
+    """Print the correlations for two guidance scales and several seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--digits", type=int, default=1000, help="private training digits to describe")
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,4 +1,4 @@
-"""Which code this is, so that a server and its clients can tell whether they run the same."""
+"""The version of the running code, by which a server and its clients check that they match."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _PACKAGE = Path(__file__).resolve().parent
 
 @cache
 def code_version() -> str:
-    """Return the package's version and a digest of the Python files that this process runs.
+    """Return the version of the package and a digest of its Python files.
 
     Returns
     -------
     str
-        Such as ``"0.1.0+3f2a9c01"``. The version is that of the installed distribution, the files are those
-        beside this one: Flower's bundle shadows what is installed.
+        For example ``"0.1.0+3f2a9c01"``: the version of the installed distribution, and the digest of the
+        files next to this one, since Flower's app bundle shadows the installed files.
     """
     digest = hashlib.sha256()
     for file in sorted(_PACKAGE.rglob("*.py")):

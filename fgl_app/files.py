@@ -1,4 +1,4 @@
-"""Writing files whole."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that no reader ever sees half of it, whenever the process or the machine dies.
+    """Write a file so that a reader finds either the old or the new content, even after a crash.
 
     Parameters
     ----------
     path : Path
         File to write or replace.
     content : str or bytes
-        Its whole content; text becomes UTF-8.
+        The whole content; text is encoded as UTF-8.
 
     Raises
     ------
     OSError
-        If it cannot be written; the old file is then untouched.
+        When the file cannot be written; an existing file is then unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the system write a folder's list of names: else a power cut can undo a renaming."""
+    """Write a folder's entries to disk; otherwise a power failure can undo a rename."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

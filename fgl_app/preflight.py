@@ -1,29 +1,27 @@
-"""What can be known to fail before anything starts."""
+"""Checks that find invalid input before a run starts."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fgl_app.config import NO_DATASET, ConfigError, RunConfig
 from fgl_app.metrics.units import format_range
 from fgl_app.results.trackers import check_trackers
 
-if TYPE_CHECKING:
-    from fgl_app.data.types import ImageDataset
+Check = Callable[[], str]
 
 
 def check(config: RunConfig, num_clients: int) -> None:
-    """Check what the config's own rules cannot see, before Flower is started.
+    """Check what the config's own rules cannot, before Flower starts, and release the dataset.
 
     Parameters
     ----------
     config : RunConfig
-        With the run's name and an absolute output directory.
+        The config with the run's name and an absolute output directory.
     num_clients : int
-        Clients to be simulated.
+        Number of simulated clients.
 
     Raises
     ------
@@ -34,83 +32,84 @@ def check(config: RunConfig, num_clients: int) -> None:
     check_inputs(config, num_clients)
     from fgl_app.data.caches import release_datasets
 
-    # The ServerApp loads the dataset in its own process; this one lives as long as the run.
+    # The ServerApp loads the dataset in its own process, and this process lives as long as the run.
     release_datasets()
 
 
 def check_inputs(config: RunConfig, num_clients: int) -> None:
-    """Check that the data can be loaded and split, and that the models are there.
+    """Check that the dataset can be loaded and split and that the models exist.
 
     Parameters
     ----------
     config : RunConfig
         The validated config.
     num_clients : int
-        Clients over which the data are split; 0 when not known yet.
+        Number of clients over which the dataset is split; 0 if not known yet.
 
     Raises
     ------
     ConfigError
         Names the key, the rule and the value.
     """
-    _examine(examinations(config, num_clients).values())
+    _run_checks(input_checks(config, num_clients).values())
 
 
-def check_generator(config: RunConfig) -> None:
-    """Check that images can be synthesized here: the device, the generator, its LoRA weights.
+def check_synthesis(config: RunConfig) -> None:
+    """Check that this machine can synthesize images: device, generator, LoRA weights, Ray cluster.
 
     Raises
     ------
     ConfigError
         Names the key, the rule and the value.
     """
-    _examine([lambda: _generator(config), lambda: (_cluster if config.ray_address else _device)(config)])
+    check_place = _check_cluster if config.ray_address else _check_device
+    _run_checks([lambda: _check_generator(config), lambda: check_place(config)])
 
 
-def _examine(looks: Iterable[Callable[[], str]]) -> None:
-    for examine in looks:
+def _run_checks(checks: Iterable[Check]) -> None:
+    for run_check in checks:
         try:
-            examine()
+            run_check()
         except (ValueError, FileNotFoundError, ConnectionError) as error:
             raise ConfigError(str(error)) from error
 
 
-def examinations(config: RunConfig, num_clients: int) -> dict[str, Callable[[], str]]:
-    """Return what is looked at before a run, by name: each says what it found, or raises ValueError.
+def input_checks(config: RunConfig, num_clients: int) -> dict[str, Check]:
+    """Return the checks of a run's inputs by name; each returns what it found or raises ValueError.
 
     Parameters
     ----------
     config : RunConfig
         The validated config.
     num_clients : int
-        Clients over which the data are split; 0 when not known yet.
+        Number of clients over which the dataset is split; 0 if not known yet.
     """
     from huggingface_hub.utils import logging as hub_logging
 
-    # What cannot be reached is told in a sentence, without its retries.
+    # The error message names what cannot be reached; warnings about retries add nothing.
     hub_logging.set_verbosity_error()
-    looks: dict[str, Callable[[], str]] = {
-        "device": lambda: _device(config),
-        "classifier": lambda: _classifier(config),
-        "data set": lambda: _data_set(config, num_clients),
+    checks: dict[str, Check] = {
+        "device": lambda: _check_device(config),
+        "classifier": lambda: _check_classifier(config),
+        "dataset": lambda: _check_dataset(config, num_clients),
     }
     if config.tracker_names:
-        looks["trackers"] = lambda: check_trackers(config.tracker_names)
+        checks["trackers"] = lambda: check_trackers(config.tracker_names)
     if config.spec.synthesizes or (config.trains_diffusion and config.diffusion_space == "latent"):
-        looks["generator"] = lambda: _generator(config)
+        checks["generator"] = lambda: _check_generator(config)
     if config.spec.synthesizes and config.prompts == "instance":
-        looks["captioner"] = lambda: _captioner(config)
+        checks["captioner"] = lambda: _check_captioner(config)
     if config.ray_address:
-        looks["Ray cluster"] = lambda: _cluster(config)
+        checks["Ray cluster"] = lambda: _check_cluster(config)
     if config.trains_diffusion:
-        looks["diffusion model"] = lambda: _diffusion(config)
-    return looks
+        checks["diffusion model"] = lambda: _check_diffusion(config)
+    return checks
 
 
-# Torch and the data libraries take seconds to import; a wrong folder is told before.
+# Torch and the data libraries take seconds to import; cheap checks come first.
 
 
-def _device(config: RunConfig) -> str:
+def _check_device(config: RunConfig) -> str:
     from fgl_app.models.devices import check_device, resolve_device, resolve_precision
 
     check_device(config.device)
@@ -120,24 +119,24 @@ def _device(config: RunConfig) -> str:
     return f"{device}, mixed precision {resolve_precision(config.mixed_precision, device)}"
 
 
-def _classifier(config: RunConfig) -> str:
+def _check_classifier(config: RunConfig) -> str:
     from fgl_app.models.classifiers import check_classifier
 
     check_classifier(config.classifier)
     return config.classifier
 
 
-def _data_set(config: RunConfig, num_clients: int) -> str:
+def _check_dataset(config: RunConfig, num_clients: int) -> str:
     from fgl_app.data.partitions import partition
     from fgl_app.data.sources import config_dataset
-    from fgl_app.models.pipelines import check_classes
+    from fgl_app.models.generators import check_classes
 
     data = config_dataset(config)
     if config.spec.synthesizes:
         check_classes(config.generator, data.class_names)
     channels, side = data.test.images.shape[1:3]
     if config.dataset == NO_DATASET:
-        return f"none here: the sites evaluate; {len(data.class_names)} classes"
+        return f"none on the server, the sites evaluate; {len(data.class_names)} classes"
     parts = [
         f"{len(data.train):,} training and {len(data.test):,} test images, {len(data.class_names)} classes",
         f"{'grey' if channels == 1 else 'colour'}, {side} x {side}",
@@ -152,9 +151,9 @@ def _data_set(config: RunConfig, num_clients: int) -> str:
     return "; ".join(parts)
 
 
-def _generator(config: RunConfig) -> str:
+def _check_generator(config: RunConfig) -> str:
+    from fgl_app.models.generators import generator_family
     from fgl_app.models.lora import check_lora
-    from fgl_app.models.pipelines import generator_family
 
     family = generator_family(config.generator)
     check_lora(config.generator_lora, family)
@@ -162,39 +161,34 @@ def _generator(config: RunConfig) -> str:
     return f"{family} in {config.generator}{lora}"
 
 
-def _cluster(config: RunConfig) -> str:
+def _check_cluster(config: RunConfig) -> str:
     from fgl_app.synthesis.workers import check_cluster
 
     check_cluster(config.ray_address)
     return config.ray_address
 
 
-def _captioner(config: RunConfig) -> str:
+def _check_captioner(config: RunConfig) -> str:
     from fgl_app.models.captioners import captioner_kind
 
     return captioner_kind(config.captioner)
 
 
-def _diffusion(config: RunConfig) -> str:
+def _check_diffusion(config: RunConfig) -> str:
     from fgl_app.data.sources import config_dataset
-
-    _check_diffusion(config, config_dataset(config))
-    return f"{config.unet} U-Net in {config.diffusion_space} space, features of {config.feature_extractor}"
-
-
-def _check_diffusion(config: RunConfig, data: ImageDataset) -> None:
+    from fgl_app.models.autoencoders import autoencoder_channels, autoencoder_factor
     from fgl_app.models.extractors import check_extractor
-    from fgl_app.models.pipelines import autoencoder_channels, autoencoder_factor
     from fgl_app.models.unets import check_unet
 
+    data = config_dataset(config)
     channels = data.test.images.shape[1]
     check_extractor(
         config.feature_extractor, config.dataset, num_classes=len(data.class_names), channels=channels
     )
     if config.diffusion_space == "latent" and autoencoder_channels(config.generator) < channels:
         raise ValueError(
-            f"the autoencoder of generator '{config.generator}' takes grey images and '{config.dataset}' has "
-            "colours; set diffusion-space=pixel or give another generator"
+            f"the autoencoder of generator '{config.generator}' takes grey images, and "
+            f"'{config.dataset}' has colour images; set diffusion-space=pixel or give another generator"
         )
     factor = 1 if config.diffusion_space == "pixel" else autoencoder_factor(config.generator)
     if config.image_size % factor:
@@ -203,6 +197,7 @@ def _check_diffusion(config: RunConfig, data: ImageDataset) -> None:
             f"'{config.generator}', got {config.image_size}"
         )
     check_unet(config.unet, config.image_size // factor)
+    return f"{config.unet} U-Net in {config.diffusion_space} space, features of {config.feature_extractor}"
 
 
 def _check_output(output_dir: Path, run_name: str, *, is_new: bool) -> None:
@@ -213,7 +208,7 @@ def _check_output(output_dir: Path, run_name: str, *, is_new: bool) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(
-            f"config key 'output-dir' must be a folder that can be written, got '{output_dir}' ({reason})"
+            f"config key 'output-dir' must be a writable folder, got '{output_dir}' ({reason})"
         ) from error
     if is_new and (output_dir / run_name).exists():
         raise ConfigError(f"config key 'run-name' must be new in {output_dir}, got '{run_name}'")

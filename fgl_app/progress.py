@@ -1,7 +1,8 @@
-"""What a run says while it works: plain lines, made by the apps and read back by the launcher.
+"""The log of a run: plain lines on stdout, which the command line reads back.
 
-Flower carries whatever a ServerApp writes to stdout into the run's log, line by line. A line of this
-module begins with ``fgl: ``, which tells it from Flower's own, and a progress line has one fixed shape.
+Flower copies a ServerApp's stdout to the log of the run. The prefix ``fgl: `` distinguishes the app's lines
+from Flower's, and progress lines have a fixed format. Importing this module changes nothing: an entry point
+of this app calls :func:`log_to_stdout`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,9 @@ _LINE = re.compile(
 
 
 class _StdoutHandler(logging.Handler):
-    """Write records to whatever ``sys.stdout`` is now, at once and one line in one piece.
+    """Write each record to ``sys.stdout`` with one call, or pass it to ``show``.
 
-    Flower replaces ``sys.stdout.write`` when a run starts and puts it back at its end, so the stream is
-    looked up for every record. Or give each record to ``show``.
+    Flower replaces ``sys.stdout.write`` during a run, so the stream is looked up for every record.
     """
 
     show: Callable[[str], None] | None = None
@@ -53,7 +53,7 @@ _handler = _StdoutHandler()
 
 
 def log_to_stdout() -> None:
-    """Print the log on stdout; for the entry points of this app, and safe to call again."""
+    """Print the log on stdout; further calls have no effect."""
     log.setLevel(logging.INFO)
     log.addHandler(_handler)
     # The root handlers of Flower and Ray would print each line a second time.
@@ -73,22 +73,22 @@ def redirect_log(show: Callable[[str], None]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """A progress line, read back.
+    """A parsed progress line.
 
     Attributes
     ----------
     description : str
-        What is being done; one at a time goes by this name.
+        The task; unique among the tasks that run at a time.
     done, total : int
-        Items finished and items to do.
+        Number of finished items and of all items.
     unit : str
-        What the items are called, plural.
+        Name of the items, plural.
     rate : float
-        Items a second since the start.
+        Items per second since the start.
     seconds_left : int or None
-        Estimate; None on the last line.
+        Estimated seconds left; None on the last line.
     seconds : int or None
-        What it all took; None before the last line.
+        Seconds from start to end; None before the last line.
     """
 
     description: str
@@ -106,7 +106,7 @@ class ProgressEvent:
 
 
 class Progress:
-    """Counts items and logs a line at most every two seconds; made by :func:`track`."""
+    """Count items and log a line at most every two seconds; see :func:`track`."""
 
     def __init__(self, total: int, description: str, unit: str) -> None:
         self.total = total
@@ -116,10 +116,10 @@ class Progress:
         self._start = self._last = time.monotonic()
 
     def update(self, n: int = 1) -> None:
-        """Count ``n`` more items as done."""
+        """Count ``n`` more finished items."""
         self.done += n
         now = time.monotonic()
-        # The last line is due at the end, with the time it all took.
+        # `finish` logs the last line, with the total time.
         if 0 < self.done < self.total and now - self._last >= INTERVAL:
             self._last = now
             rate = self.done / (now - self._start)
@@ -139,21 +139,21 @@ class Progress:
 
 @contextmanager
 def track(total: int, description: str, unit: str) -> Iterator[Progress]:
-    """Log the progress of a piece of work, at most a line every two seconds and one at its end.
+    """Log the progress of a task: a line at most every two seconds, and one at the end.
 
     Parameters
     ----------
     total : int
-        Items to do.
+        Number of items.
     description : str
-        What is being done, such as ``"synthesizing"``.
+        The task, such as ``"synthesizing"``.
     unit : str
-        What the items are called: one word, plural.
+        Name of the items: one word, plural.
 
     Yields
     ------
     Progress
-        Call its ``update(n)`` after every ``n`` items. Work that raises logs no last line.
+        Call ``update(n)`` after every ``n`` items. If the task raises, there is no last line.
 
     Examples
     --------
@@ -162,15 +162,15 @@ def track(total: int, description: str, unit: str) -> Iterator[Progress]:
     ...         step(batch)
     ...         progress.update()
     """
-    assert unit.split() == [unit], f"a unit is one word, got {unit!r}"
-    assert "  " not in description, f"a description has no double spaces, got {description!r}"
+    assert unit.split() == [unit], f"unit must be one word, got {unit!r}"
+    assert "  " not in description, f"description must not have double spaces, got {description!r}"
     progress = Progress(total, description, unit)
     yield progress
     progress.finish()
 
 
 def parse(line: str) -> ProgressEvent | None:
-    """Read a progress line back.
+    """Parse a progress line.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def parse(line: str) -> ProgressEvent | None:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as minutes and seconds, such as ``"0:38"``, with the hours if there are any."""
+    """Return a duration as minutes and seconds, such as ``"0:38"``, or with hours, such as ``"1:02:03"``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -11,8 +11,6 @@ from safetensors.torch import load_file
 
 from fgl_app.client_app import app as client_app
 from fgl_app.config import config_keys
-from fgl_app.data.partitions import load_client_data, partition
-from fgl_app.data.sources import load_dataset
 from fgl_app.server_app import app as server_app
 from tests.fake_grid import FakeGrid, app_node
 
@@ -138,12 +136,6 @@ def run(
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
     server_app(grid, context)
     return read_summary(tmp_path / name)
-
-
-def forget_datasets():
-    """Empty the caches of datasets and their partitions."""
-    for function in (load_dataset, partition, load_client_data):
-        function.cache_clear()
 
 
 def read_summary(folder):

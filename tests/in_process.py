@@ -1,4 +1,4 @@
-"""`fgl` in this process: the real command line, ServerApp and ClientApps, on a grid in place of Flower's."""
+"""`fgl` in this process: the real command line, ServerApp and ClientApps on a fake grid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fake_grid import FakeGrid, app_node
 
 
 def simulate(
-    app: Callable[[Path], Path],
+    stage: Callable[[Path], Path],
     run_config: Mapping[str, Any],
     federation: str,
     logs: Path,
@@ -26,17 +26,17 @@ def simulate(
     *,
     dies_after: int | None = None,
 ) -> RunOutcome:
-    """Stand for ``fgl_app.launch.runner.simulate``; the server dies after so many messages when told to."""
+    """Replace ``fgl_app.launch.runner.simulate``; the server fails after ``dies_after`` messages."""
     clients = int(dict(pair.split("=") for pair in federation.split())["num-supernodes"])
     config = dict(run_config)
     grid = FakeGrid({i: app_node(client_app, i, clients, config) for i in range(clients)})
     if dies_after is not None:
-        pushed = grid.push_messages
+        push_messages = grid.push_messages
 
         def push(messages: Sequence[Message]) -> list[str]:
             if len(grid.sent) >= dies_after:
-                raise ConnectionError("the server died, as the test asked")
-            return pushed(messages)
+                raise ConnectionError("the server died, as requested by the test")
+            return push_messages(messages)
 
         grid.push_messages = push
     try:
@@ -46,12 +46,14 @@ def simulate(
     return RunOutcome("finished:completed", "")
 
 
-def fgl(*words: str, dies_after: int | None = None) -> Result:
-    """Call the command line as a shell in the current directory would."""
+def fgl(*words: str, cwd: Path | None = None, dies_after: int | None = None) -> Result:
+    """Run a command line, by default in the current directory."""
     with pytest.MonkeyPatch.context() as patch:
+        if cwd is not None:
+            patch.chdir(cwd)
         patch.setattr(
             "fgl_app.launch.runner.simulate", lambda *values: simulate(*values, dies_after=dies_after)
         )
-        # Signals are this process's own here.
+        # Signal handlers belong to the test process.
         patch.setattr("fgl_app.cli.run.handle_termination_signals", lambda: None)
         return CliRunner().invoke(app, list(words))

@@ -9,7 +9,7 @@ import diffusers
 import torch
 import transformers
 
-from fgl_app.models.pipelines import embedded_generator
+from fgl_app.models.generators import embedded_generator
 
 
 def clip_tokenizer() -> transformers.CLIPTokenizer:

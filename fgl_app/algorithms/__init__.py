@@ -1,1 +1,1 @@
-"""The papers' algorithms in plain torch and diffusers; nothing here knows Flower."""
+"""The papers' algorithms in torch and diffusers, independent of Flower."""

@@ -1,4 +1,4 @@
-"""Whole shares of a whole number."""
+"""Apportionment: split a whole number in proportion to counts."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Sequence
 
 
 def apportion(counts: Sequence[int], total: int) -> list[int]:
-    """Share ``total`` in proportion to counts, in whole numbers that add up to it.
+    """Split ``total`` in proportion to counts, into whole numbers that add up to it.
 
     Parameters
     ----------
     counts : Sequence[int]
-        Non-negative, not all zero unless ``total`` is.
+        Non-negative; when all are zero, so are the shares.
     total : int
-        What is shared out.
+        Number to split.
 
     Returns
     -------
     list[int]
-        A share for each count (largest remainder; the earlier one wins a tie).
+        One share per count (largest remainder method; the earlier count wins a tie).
     """
-    # Whole numbers throughout: a float quota of large counts could be off by one.
-    everything = sum(counts)
-    if not everything:
+    # Integers throughout: a float quota of large counts could be off by one.
+    count_sum = sum(counts)
+    if not count_sum:
         return [0 for _ in counts]
     scaled = [count * total for count in counts]
-    shares = [value // everything for value in scaled]
-    by_remainder = sorted(range(len(counts)), key=lambda i: (-(scaled[i] % everything), i))
+    shares = [value // count_sum for value in scaled]
+    by_remainder = sorted(range(len(counts)), key=lambda i: (-(scaled[i] % count_sum), i))
     for i in by_remainder[: total - sum(shares)]:
         shares[i] += 1
     return shares

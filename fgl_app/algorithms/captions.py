@@ -1,4 +1,4 @@
-"""Captions of private images: which get one, and that none is written twice."""
+"""Captions of private images: choose the examples and caption each distinct image once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def choose_examples(labels: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
-    """Choose the examples that are described.
+    """Choose the examples to caption.
 
     Parameters
     ----------
     labels : Tensor
         int64, shape (N,).
     per_class : int
-        Examples of each class at most; 0 is all.
+        Maximum number of examples per class; 0 selects all.
     generator : torch.Generator
         Source of the choice, on the CPU.
 
@@ -35,26 +35,26 @@ def choose_examples(labels: Tensor, per_class: int, generator: torch.Generator) 
 
 def caption_images(
     images: Tensor,
-    write: Callable[[Tensor], list[str]],
-    known: MutableMapping[str, str],
+    captioner: Callable[[Tensor], list[str]],
+    cache: MutableMapping[str, str],
     *,
     batch_size: int,
     callback: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """Caption images, each content once.
+    """Caption images, each distinct image once.
 
     Parameters
     ----------
     images : Tensor
         uint8, shape (N, C, H, W).
-    write : Callable[[Tensor], list[str]]
+    captioner : Callable[[Tensor], list[str]]
         Captions a batch.
-    known : MutableMapping[str, str]
-        Captions by :func:`content_key`; new ones are added batch by batch.
+    cache : MutableMapping[str, str]
+        Captions by :func:`content_key`; new ones are added after each batch.
     batch_size : int
-        Images captioned at a time.
+        Images per batch.
     callback : Callable[[int], None] or None, default None
-        Called with the number of captions of each batch, once they are in ``known``.
+        Called with the number of captions of each batch, once they are in the cache.
 
     Returns
     -------
@@ -62,14 +62,14 @@ def caption_images(
         N captions.
     """
     keys = [content_key(image) for image in images]
-    missing = [row for key, row in {key: row for row, key in enumerate(keys)}.items() if key not in known]
+    missing = [row for key, row in {key: row for row, key in enumerate(keys)}.items() if key not in cache]
     for start in range(0, len(missing), batch_size):
         rows = missing[start : start + batch_size]
-        for row, caption in zip(rows, write(images[rows]), strict=True):
-            known[keys[row]] = caption
+        for row, caption in zip(rows, captioner(images[rows]), strict=True):
+            cache[keys[row]] = caption
         if callback:
             callback(len(rows))
-    return [known[key] for key in keys]
+    return [cache[key] for key in keys]
 
 
 def content_key(image: Tensor) -> str:

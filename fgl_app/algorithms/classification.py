@@ -1,4 +1,4 @@
-"""Training and evaluating an image classifier: the same code for clients, server and baselines."""
+"""Training and evaluation of image classifiers, for clients, server and baselines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fgl_app.algorithms.training_loop import snapshot, training_loop
+from fgl_app.algorithms.training_loop import copy_parameters, shuffled_batches, training_loop
 from fgl_app.algorithms.types import LabeledImages
 
 
@@ -21,19 +21,19 @@ class TrainSettings:
     Parameters
     ----------
     epochs : int
-        Passes over the data; 0 leaves the model as it is.
+        Passes over the data; 0 leaves the model unchanged.
     batch_size : int
-        Images in a batch.
+        Images per batch.
     learning_rate : float
-        Step size; the peak when ``schedule`` is "one-cycle".
+        Learning rate; its peak when ``schedule`` is "one-cycle".
     momentum : float
         Heavy-ball momentum.
     weight_decay : float
         L2 penalty.
     augmentation : {"none", "affine"}
-        What is done to training images.
+        Random transform of the training images.
     schedule : {"constant", "one-cycle"}, default "constant"
-        Learning rate over the steps.
+        Learning rate schedule.
     proximal_mu : float, default 0.0
         FedProx's mu (Li et al. 2020, equation 2): adds ``mu / 2 * |w - w0|^2``.
     """
@@ -49,14 +49,14 @@ class TrainSettings:
 
 
 def to_input(images: Tensor) -> Tensor:
-    """Turn uint8 images into a classifier's input: float32 in [-1, 1], same shape."""
+    """Return uint8 images as model input: float32 in [-1, 1], same shape."""
     return images.float() / 127.5 - 1
 
 
 def random_affine(images: Tensor, generator: torch.Generator) -> Tensor:
     """Rotate, shear, scale and shift each image at random.
 
-    Up to 15 degrees, 0.2 of shear, 15 % of scale on each axis and 8 % of shift; bilinear, borders repeated.
+    At most 15 degrees, 0.2 of shear, 15 % of scale on each axis and 8 % of shift; bilinear, border padding.
 
     Parameters
     ----------
@@ -104,20 +104,20 @@ def train(
     model : nn.Module
         Maps (N, C, H, W) in [-1, 1] to logits (N, classes).
     data : LabeledImages
-        Training examples; an empty set leaves the model as it is.
+        Training examples; an empty set leaves the model unchanged.
     settings : TrainSettings
         Hyper-parameters.
     generator : torch.Generator
         Source of order and augmentation, on the CPU.
     callback : Callable[[int], None] or None, default None
-        Called with the number of images of each batch.
+        Called with the number of images after each batch.
     on_gradients : Callable[[nn.Module], None] or None, default None
-        May read and change the gradients before each step.
+        May read and change the gradients before each optimizer step.
 
     Returns
     -------
     float
-        Mean training loss of the last epoch; 0.0 when nothing was trained.
+        Mean training loss of the last epoch; 0.0 without training.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.SGD(
@@ -132,7 +132,7 @@ def train(
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False
         )
-    proximal = (settings.proximal_mu, snapshot(model))
+    proximal = (settings.proximal_mu, copy_parameters(model))
 
     def losses() -> Iterator[tuple[Tensor, int]]:
         for images, labels in _batches(data, settings, generator, device):
@@ -149,12 +149,7 @@ def train(
     loss = 0.0
     for _ in range(settings.epochs):
         loss = training_loop(
-            model,
-            losses(),
-            optimizer,
-            proximal=proximal,
-            on_gradients=on_gradients,
-            after_step=after_step,
+            model, losses(), optimizer, proximal=proximal, on_gradients=on_gradients, after_step=after_step
         )
     return loss
 
@@ -162,12 +157,12 @@ def train(
 def _batches(
     data: LabeledImages, settings: TrainSettings, generator: torch.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    batches = list(torch.randperm(len(data), generator=generator).split(settings.batch_size))
+    batches = list(shuffled_batches(len(data), settings.batch_size, generator))
     if len(batches) > 1 and len(batches[-1]) == 1:
-        # Batch normalization cannot learn from a single example; it joins the batch before.
+        # Batch normalization fails on a single example: it joins the previous batch.
         batches[-2:] = [torch.cat(batches[-2:])]
     for indices in batches:
-        # Bytes travel to the device, a quarter of the floats that they become there.
+        # uint8 is a quarter of the bytes to transfer to the device.
         images = to_input(data.images[indices].to(device))
         if settings.augmentation == "affine":
             images = random_affine(images, generator)
@@ -185,7 +180,7 @@ def evaluate(model: nn.Module, data: LabeledImages, *, batch_size: int = 500) ->
     data : LabeledImages
         At least one example.
     batch_size : int, default 500
-        Images at a time.
+        Images per batch.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Text embeddings: encoding prompts with the generator's own text encoder, and merging uploads."""
+"""Text embeddings: encode prompts with the text encoder of the generator, and merge uploads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROMPT_OUTPUTS = {
     "PixArtAlphaPipeline": _MASKED,
     "PixArtSigmaPipeline": _MASKED,
 }
-"""Pipelines that can be used: what their ``encode_prompt`` returns, by the names that their calls take."""
+"""Outputs of ``encode_prompt`` of each supported pipeline, named as its call takes them."""
 
 
 @torch.inference_mode()
@@ -43,23 +43,23 @@ def encode_texts(
     Parameters
     ----------
     pipeline : DiffusionPipeline
-        A text-to-image pipeline of :data:`PROMPT_OUTPUTS`; its denoiser and VAE may be absent.
+        Text-to-image pipeline of :data:`PROMPT_OUTPUTS`; its denoiser and VAE may be absent.
     texts : Sequence[str]
         P texts.
     batch_size : int, default 64
-        Texts encoded at a time.
+        Texts per batch.
 
     Returns
     -------
     dict[str, Tensor]
-        What the pipeline's call takes in place of the texts, such as ``prompt_embeds`` of shape
-        (P, tokens, width), and for some families ``pooled_prompt_embeds`` or ``prompt_attention_mask``. In
-        the encoder's dtype, masks too, on the CPU.
+        Arguments of the pipeline's call that replace the texts: ``prompt_embeds`` of shape (P, tokens,
+        width), and for some families ``pooled_prompt_embeds`` or ``prompt_attention_mask``. All in the dtype
+        of the encoder, including masks, on the CPU.
     """
-    _warn_of_truncation(pipeline, texts)
+    _warn_about_truncation(pipeline, texts)
     names = PROMPT_OUTPUTS[type(pipeline).__name__]
     parameters = inspect.signature(pipeline.encode_prompt).parameters.values()
-    # Further encoders are given the same texts when they are given none.
+    # Further encoders default to the same texts.
     arguments: dict[str, Any] = {each.name: None for each in parameters if each.default is each.empty}
     arguments |= {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
     arguments["device"] = pipeline._execution_device
@@ -73,12 +73,12 @@ def encode_texts(
     return {name: torch.cat(parts) for name, parts in batches.items()}
 
 
-def _warn_of_truncation(pipeline: DiffusionPipeline, texts: Sequence[str]) -> None:
+def _warn_about_truncation(pipeline: DiffusionPipeline, texts: Sequence[str]) -> None:
     limit = pipeline.tokenizer.model_max_length
     longest = max(texts, key=lambda text: len(pipeline.tokenizer(text).input_ids))
     length = len(pipeline.tokenizer(longest).input_ids)
     if length > limit:
-        log.warning("prompts over %d tokens lose their end, such as '%s' (%d)", limit, longest, length)
+        log.warning("prompts of more than %d tokens are truncated, such as '%s' (%d)", limit, longest, length)
 
 
 def embed_prompts(
@@ -88,23 +88,23 @@ def embed_prompts(
     dtype: torch.dtype = torch.float16,
     negatives: Mapping[str, str] | None = None,
 ) -> TextEmbeddings:
-    """Encode prompts into what a client uploads.
+    """Encode prompts as the upload of a client.
 
     Parameters
     ----------
     pipeline : DiffusionPipeline
-        A text-to-image pipeline; its U-Net and VAE may be absent.
+        Text-to-image pipeline; its U-Net and VAE may be absent.
     prompts : Sequence[Prompt]
         At least one.
     dtype : torch.dtype, default torch.float16
-        Precision of the upload; half precision halves it.
+        Precision of the upload; half precision halves its size.
     negatives : Mapping[str, str] or None, default None
-        Negative prompt of each domain, uploaded beside the prompts; None leaves it to the server.
+        Negative prompt of each domain, uploaded with the prompts; None leaves it to the server.
 
     Returns
     -------
     TextEmbeddings
-        One row for each prompt, in order.
+        One row per prompt, in order.
     """
     tensors = encode_texts(pipeline, [prompt.text for prompt in prompts])
     if negatives is not None:
@@ -118,11 +118,10 @@ def embed_prompts(
 
 
 def merge_embeddings(uploads: Sequence[TextEmbeddings]) -> TextEmbeddings:
-    """Join uploads into one set in which each distinct prompt stands once.
+    """Merge uploads into one set that contains each distinct prompt once.
 
-    Clients that hold the same class under class-level prompts send the same embedding. It is kept once,
-    with the sum of the counts, so the synthetic set depends on what is described and not on how it was
-    split over the clients.
+    Clients that hold the same class send the same embedding under class-level prompts. It is kept once, with
+    the sum of the counts: the synthetic set does not depend on how the examples are split over clients.
 
     Parameters
     ----------
@@ -132,7 +131,7 @@ def merge_embeddings(uploads: Sequence[TextEmbeddings]) -> TextEmbeddings:
     Returns
     -------
     TextEmbeddings
-        Rows in ascending order of class; within a class in order of first appearance.
+        Rows in ascending order of class, and within a class in order of first appearance.
     """
     names = sorted(uploads[0].tensors)
     tensors = {name: torch.cat([upload.tensors[name] for upload in uploads]) for name in names}

@@ -1,4 +1,4 @@
-"""Where diffusion happens: between uint8 images and what the U-Net sees."""
+"""Conversion between uint8 images and the space in which diffusion takes place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fgl_app.algorithms.types import LabeledImages, LabeledLatents
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-BATCH = 250
+BATCH_SIZE = 250
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,26 @@ class ImageSpace:
 
     @torch.no_grad()
     def encode(self, data: LabeledImages) -> LabeledLatents:
-        """Return images as the U-Net sees them; an autoencoder gives the mean of its posterior, scaled.
+        """Return images as U-Net input; in latent space, the scaled mean of the autoencoder's posterior.
 
-        They have the channels that the autoencoder takes.
+        The images must have the channels of the autoencoder.
         """
         if self.vae is None:
             return LabeledLatents(to_input(data.images), data.labels)
         latents = [
             self.vae.encode(to_input(images.to(self.vae.device))).latent_dist.mean
-            for images in data.images.split(BATCH)
+            for images in data.images.split(BATCH_SIZE)
         ]
         return LabeledLatents(torch.cat(latents).cpu() * self.vae.config.scaling_factor, data.labels)
 
     @torch.no_grad()
     def decode(self, data: LabeledLatents) -> LabeledImages:
-        """Return the U-Net's samples as images."""
+        """Return samples of the U-Net as images."""
         pixels = data.latents
         if self.vae is not None:
             scaled = data.latents.to(self.vae.device) / self.vae.config.scaling_factor
-            pixels = torch.cat([self.vae.decode(latents).sample for latents in scaled.split(BATCH)]).cpu()
+            pixels = torch.cat(
+                [self.vae.decode(latents).sample for latents in scaled.split(BATCH_SIZE)]
+            ).cpu()
         images = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return LabeledImages(images, data.labels)

@@ -1,4 +1,4 @@
-"""Size and channels of images."""
+"""Conversion of images to a size and a number of channels."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def resize_images(data: LabeledImages, size: int) -> LabeledImages:
 
 
 def match_channels(data: LabeledImages, channels: int) -> LabeledImages:
-    """Return the examples in grey (1 channel, ITU-R 601 luma) or colour (3 channels)."""
-    have = data.images.shape[1]
-    if have == channels:
+    """Return the examples as greyscale (1 channel, ITU-R 601 luma) or colour (3 channels) images."""
+    if data.images.shape[1] == channels:
         return data
     if channels == 3:
         return replace(data, images=data.images.expand(-1, 3, -1, -1))

@@ -1,4 +1,4 @@
-"""When learning is slow: FedDDPM+'s detector (arXiv 2503.06426 names the idea; the formula is ours)."""
+"""Plateau detection of FedDDPM+ (the idea is from arXiv 2503.06426, the formula is this project's)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 
 
 def relative_improvement(losses: Sequence[float], *, window: int, smoothing: float) -> float | None:
-    """Return how much the smoothed loss fell over the last ``window`` rounds, as a fraction a round.
+    """Return the decrease of the smoothed loss over the last ``window`` rounds, as a fraction per round.
 
     Parameters
     ----------
     losses : Sequence[float]
-        Positive, one a round, the newest last.
+        Positive, one per round, the latest last.
     window : int
-        Rounds looked back, at least 1.
+        Number of rounds, at least 1.
     smoothing : float
-        Weight of the past in the exponential mean of the losses, in [0, 1); 0 does not smooth.
+        Weight of earlier losses in the exponential moving average, in [0, 1); 0 disables smoothing.
 
     Returns
     -------
     float or None
-        ``(s[-1 - window] - s[-1]) / (window * s[-1 - window])`` of the smoothed losses s; None while there
-        are not more than ``window`` losses.
+        ``(s[-1 - window] - s[-1]) / (window * s[-1 - window])`` for smoothed losses s; None with ``window``
+        losses or fewer.
     """
     if len(losses) <= window:
         return None
@@ -33,23 +33,23 @@ def relative_improvement(losses: Sequence[float], *, window: int, smoothing: flo
 
 
 def is_plateau(losses: Sequence[float], *, window: int, smoothing: float, threshold: float) -> bool:
-    """Return whether learning has become slow: FedDDPM+'s sign to correct (arXiv 2503.06426).
+    """Return whether the loss has reached a plateau, where FedDDPM+ corrects (arXiv 2503.06426).
 
     Parameters
     ----------
     losses : Sequence[float]
-        Positive, one a round, the newest last.
+        Positive, one per round, the latest last.
     window : int
-        Rounds looked back, at least 1.
+        Number of rounds, at least 1.
     smoothing : float
-        Weight of the past in the exponential mean of the losses, in [0, 1); 0 does not smooth.
+        Weight of earlier losses in the exponential moving average, in [0, 1); 0 disables smoothing.
     threshold : float
-        Relative improvement a round, as a fraction, below which learning is slow.
+        Relative improvement per round, as a fraction, below which the loss is on a plateau.
 
     Returns
     -------
     bool
-        False while there are not more than ``window`` losses.
+        False with ``window`` losses or fewer.
     """
     improvement = relative_improvement(losses, window=window, smoothing=smoothing)
     return improvement is not None and improvement < threshold

@@ -1,4 +1,4 @@
-"""Prompts about private data: class-level and instance-level (arXiv 2306.16064, section 3.1)."""
+"""Class-level and instance-level prompts about private data (arXiv 2306.16064, section 3.1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text, the class it describes, the number of private examples it stands for, and their domain."""
+    """A text, the class that it describes, the number of private examples behind it, and their domain."""
 
     text: str
     label: int
@@ -26,31 +26,30 @@ def write_prompts(
     domains: Sequence[str] | None = None,
     phrases: Mapping[str, str] | None = None,
 ) -> list[Prompt]:
-    """Write one prompt for each distinct description of private examples.
+    """Return one prompt for each distinct description of private examples.
 
     Parameters
     ----------
     template : str
-        Text with ``{label}``, and ``{caption}`` or ``{domain}`` when these are given.
+        Text with ``{label}``, and with ``{caption}`` or ``{domain}`` if these are given.
     labels : Sequence[int]
         Class of each private example.
     class_names : Sequence[str]
         Name of each class.
     captions : Sequence[str] or None, default None
-        Caption of each example, for instance-level prompts; None: class-level.
+        Caption of each example, for instance-level prompts; None for class-level prompts.
     domains : Sequence[str] or None, default None
         Domain of each example.
     phrases : Mapping[str, str] or None, default None
-        What stands for a domain in the text; None: its name.
+        Phrase for each domain in the text; None uses its name.
 
     Returns
     -------
     list[Prompt]
-        In ascending order of class, caption and domain, counting the examples that share them: equal
-        prompts are uploaded once.
+        In ascending order of class, caption and domain; examples that share all three count for one prompt.
     """
-    nothing = [""] * len(labels)
-    described = Counter(zip(labels, captions or nothing, domains or nothing, strict=True))
+    empty = [""] * len(labels)
+    described = Counter(zip(labels, captions or empty, domains or empty, strict=True))
     return [
         Prompt(
             template.format(

@@ -1,4 +1,4 @@
-"""Seeded randomness: every use has its own stream, named by what it is for."""
+"""Seeded random number generators, an independent one for each purpose."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 
 
 def seeded_generator(purpose: str, *entropy: int) -> torch.Generator:
-    """Return a random stream of its own.
+    """Return the random number generator of a purpose.
 
     Parameters
     ----------
     purpose : str
-        What it is for; two purposes never share a stream.
+        Name of the use; two purposes never share a random stream.
     *entropy : int
-        Seed, round, client, image ... non-negative.
+        Seed, round, client, image and so on; non-negative.
 
     Returns
     -------
     torch.Generator
-        On the CPU, the same for the same arguments.
+        On the CPU; equal arguments give equal generators.
     """
-    # NumPy pads entropy with zeros, so without its length (0,) and (0, 0) would be one stream.
+    # NumPy pads entropy with zeros: without the length, (0,) and (0, 0) would be the same stream.
     words = [zlib.crc32(purpose.encode()), len(entropy), *entropy]
     state = np.random.SeedSequence(words).generate_state(1, np.uint64)
     return torch.Generator("cpu").manual_seed(int(state[0]) % 2**63)

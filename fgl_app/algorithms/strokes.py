@@ -1,7 +1,7 @@
-"""Measure the pen strokes of digit images and say in words what was measured.
+"""Measure the pen strokes of digit images and describe them in words.
 
-A client turns a private digit into a caption such as ``"thin strokes, slanted right, narrow"``; the embedded
-generator was trained on renders captioned by this very module, so that the words mean the same on both sides.
+A client captions a private digit with them, such as ``"thin strokes, slanted right, narrow"``. The embedded
+generator was trained on renders with captions of this module, so words mean the same on both sides.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class StrokeMeasures:
-    """What the pen did in each of N images.
+    """Stroke measures of N images.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class StrokeMeasures:
     slant : Tensor
         Slant in degrees, positive when the top leans right, float32 of shape (N,).
     aspect : Tensor
-        Width of the ink over its height, float32 of shape (N,).
+        Ratio of width to height of the ink, float32 of shape (N,).
     """
 
     width: Tensor
@@ -58,11 +58,11 @@ class StrokeMeasures:
 
 
 def measure_strokes(images: Tensor) -> StrokeMeasures:
-    """Measure stroke width, slant and aspect of bright ink on a dark ground.
+    """Measure stroke width, slant and aspect of bright ink on a dark background.
 
-    The width is twice the ink's area over the length of its outline (total variation), the slant is the shear
-    that the second moments of the ink show, and the extents are sums of the column and row maxima: all three
-    use the grey levels, so they change smoothly below one pixel.
+    The width is twice the area of the ink over the length of its outline (total variation), the slant is the
+    shear given by the second moments of the ink, and the extents are sums of the column and row maxima. All
+    three use grey levels, so they change smoothly at scales below one pixel.
 
     Parameters
     ----------
@@ -72,12 +72,12 @@ def measure_strokes(images: Tensor) -> StrokeMeasures:
     Returns
     -------
     StrokeMeasures
-        One value an image; an image without ink measures 0 everywhere.
+        One value per image; all measures of an image without ink are 0.
 
     Raises
     ------
     ValueError
-        If the shape, the dtype or the range of `images` is not as stated.
+        If the shape, dtype or range of `images` differs.
     """
     _check_images(images)
     ink = images.detach().float().squeeze(1)
@@ -97,24 +97,22 @@ def measure_strokes(images: Tensor) -> StrokeMeasures:
     across = ink.amax(dim=1).sum(dim=1)
     along = ink.amax(dim=2).sum(dim=1).clamp_min(_EPSILON)
     return StrokeMeasures(
-        width=2 * ink.sum(dim=(1, 2)) / outline,
-        slant=torch.rad2deg(torch.atan(shear)),
-        aspect=across / along,
+        width=2 * ink.sum(dim=(1, 2)) / outline, slant=torch.rad2deg(torch.atan(shear)), aspect=across / along
     )
 
 
 def stroke_captions(measures: StrokeMeasures) -> list[str]:
-    """Say in the embedded generator's vocabulary what was measured.
+    """Return the measures in words of the embedded generator's vocabulary.
 
     Parameters
     ----------
     measures : StrokeMeasures
-        As `measure_strokes` returns it, for images of 28x28 digits (padding does not matter).
+        Result of `measure_strokes` for images of 28x28 digits (padding does not matter).
 
     Returns
     -------
     list of str
-        One caption an image: a stroke width, a slant and a shape, for example
+        One caption per image: stroke width, slant and shape, for example
         ``"thin strokes, slanted right, narrow"``.
     """
     widths = _words(measures.width, WIDTH_EDGES, WIDTH_WORDS)

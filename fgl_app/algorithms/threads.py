@@ -1,4 +1,4 @@
-"""How many CPU threads a model trains best with."""
+"""CPU threads for the training of small models."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-SMALL = 2_000_000
-"""Parameters below which one thread is taken."""
+SMALL_MODEL = 2_000_000
+"""Models with fewer parameters train with one thread."""
 
 
 @contextmanager
 def limit_threads(model: nn.Module) -> Iterator[None]:
-    """Train with one thread inside the block when the model is small.
+    """Use one CPU thread inside the block if the model is small.
 
-    The kernels of a small model are over before a second thread has joined in: the small U-Net trains on 640
-    images a second with one thread and on 400 to 480 with two.
+    Starting a second thread takes longer than a kernel of a small model: the small U-Net trains on 640 images
+    per second with one thread, and on 400 to 480 with two.
     """
     threads = torch.get_num_threads()
-    if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
+    if sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL:
         torch.set_num_threads(1)
     try:
         yield

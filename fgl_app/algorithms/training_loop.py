@@ -1,4 +1,4 @@
-"""One gradient descent for every model here: classifiers, diffusion models, FedProx and SCAFFOLD clients."""
+"""Training loop shared by classifiers and diffusion models, with the hooks of FedProx and SCAFFOLD."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ def training_loop(
     on_gradients: Callable[[nn.Module], None] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> float:
-    """Take a step for each loss.
+    """Take one optimizer step per loss.
 
     Parameters
     ----------
     model : nn.Module
         Trained in place.
     losses : Iterable[tuple[Tensor, int]]
-        Mean loss of a batch under the model as it is when asked for, and the number of examples.
+        Mean loss of a batch, computed lazily with the current weights, and its number of examples.
     optimizer : torch.optim.Optimizer
-        Of the model's parameters.
+        Optimizer of the model's parameters.
     backward : Callable[[Tensor], None], default Tensor.backward
-        Puts a loss's gradients into the parameters.
+        Computes the gradients of a loss.
     proximal : tuple[float, Sequence[Tensor]] or None, default None
         FedProx's mu and w0 (Li et al. 2020, equation 2): adds ``mu / 2 * |w - w0|^2``.
     on_gradients : Callable[[nn.Module], None] or None, default None
-        May read and change the gradients before each step.
+        May read and change the gradients before each optimizer step.
     after_step : Callable[[int], None] or None, default None
-        Called after each step with the number of examples.
+        Called with the number of examples after each optimizer step.
 
     Returns
     -------
     float
-        Mean loss over the examples, without the proximal term; 0.0 when there was none.
+        Mean loss over the examples, without the proximal term; 0.0 without examples.
     """
     mu, start = proximal or (0.0, ())
     loss_sum, examples = 0.0, 0
@@ -61,6 +61,12 @@ def training_loop(
     return loss_sum / examples if examples else 0.0
 
 
-def snapshot(model: nn.Module) -> list[Tensor]:
-    """Return copies of the model's parameters as they are now."""
+def shuffled_batches(examples: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Return the indices of each batch of one epoch, in random order."""
+    batches: tuple[Tensor, ...] = torch.randperm(examples, generator=generator).split(batch_size)
+    return batches
+
+
+def copy_parameters(model: nn.Module) -> list[Tensor]:
+    """Return detached copies of the model's parameters."""
     return [parameter.detach().clone() for parameter in model.parameters()]

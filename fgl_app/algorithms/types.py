@@ -1,9 +1,9 @@
-"""Value types that cross the rooms. Importing them costs torch and nothing else."""
+"""Value types shared by all packages; their only import is torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -26,7 +26,7 @@ class LabeledImages:
     labels : Tensor
         int64, shape (N,), values in ``[0, num_classes)``.
     domains : Tensor or None, default None
-        int64, shape (N,): the domain of each image, when the data set has domains.
+        int64, shape (N,): the domain of each image, if the dataset has domains.
     """
 
     images: Tensor
@@ -42,13 +42,13 @@ class LabeledImages:
         return LabeledImages(self.images[indices], self.labels[indices], domains)
 
     def arrays(self) -> np.ndarray:
-        """Return the images as PIL and matplotlib take them: uint8, shape (N, H, W, C), grey (N, H, W)."""
+        """Return the images for PIL and matplotlib: uint8, shape (N, H, W, C), or (N, H, W) if greyscale."""
         return self.images.permute(0, 2, 3, 1).squeeze(-1).numpy()
 
 
 @dataclass(frozen=True, eq=False)
 class LabeledLatents:
-    """Examples as a diffusion model sees them, and their classes.
+    """Inputs of a diffusion model and their classes.
 
     Parameters
     ----------
@@ -71,17 +71,17 @@ class LabeledLatents:
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """Encoded prompts: what an FGL client uploads (arXiv 2306.16064, section 3.2).
+    """Encoded prompts, the upload of an FGL client (arXiv 2306.16064, section 3.2).
 
     Parameters
     ----------
     tensors : Mapping[str, Tensor]
-        Named outputs of the generator's ``encode_prompt``, floating, each of shape (P, ...). Stable
+        Named outputs of the generator's ``encode_prompt``, floating point, each of shape (P, ...). Stable
         Diffusion has one, ``prompt_embeds`` of shape (P, tokens, width).
     labels : Tensor
         int64, shape (P,): the class of each prompt.
     counts : Tensor
-        int64, shape (P,): how many private examples each prompt stands for.
+        int64, shape (P,): the number of private examples behind each prompt.
     """
 
     tensors: Mapping[str, Tensor]
@@ -93,8 +93,13 @@ class TextEmbeddings:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one prompt's tensors, by name."""
+        """Shape of each tensor for one prompt, by name."""
         return {name: tuple(tensor.shape[1:]) for name, tensor in self.tensors.items()}
+
+    def with_total(self, total: int) -> TextEmbeddings:
+        """Return the embeddings with counts scaled to add up to about ``total``, at least 1 each."""
+        counts = (self.counts * total // self.counts.sum()).clamp(min=1)
+        return replace(self, counts=counts)
 
     def select(self, rows: Sequence[int]) -> TextEmbeddings:
         """Return the prompts at ``rows``."""

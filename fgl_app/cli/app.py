@@ -34,7 +34,7 @@ model, trains the classifier on it, and can continue with ordinary federated rou
 
   fgl presets         published experiments and what they need
 
-  fgl check           check data, models and device before a run
+  fgl check           check data, models, device, memory and disk before a run
 
   fgl config          every config key with its default
 

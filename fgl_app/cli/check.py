@@ -27,15 +27,15 @@ def check(
     config_file: ConfigOption = None,
     clients: ClientsOption = None,
 ) -> None:
-    """Check data, models, device, memory and disk for a run, without running it.
+    """Check data, models, device, memory and disk before a run.
 
     Takes the same values as `fgl run`. The exit code is 0 if all checks pass, else 2.
     """
-    from fgl_app.preflight import examinations
+    from fgl_app.preflight import input_checks
 
     with exit_on_config_error():
         config = resolve_options(presets, config_file, overrides, clients)
-    passed = print_checks(examinations(config, config.num_clients) | machine_checks(Path(config.output_dir)))
+    passed = print_checks(input_checks(config, config.num_clients) | machine_checks(Path(config.output_dir)))
     raise typer.Exit(0 if passed else BAD_INPUT)
 
 

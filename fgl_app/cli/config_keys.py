@@ -1,4 +1,4 @@
-"""`fgl presets` and `fgl config`: what can be asked of a run."""
+"""`fgl presets` and `fgl config`: the presets and config keys."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import Annotated
 import typer
 
 PAGE = """\
-<!-- Written by `fgl config --markdown`, which `make docs` calls: change fgl_app/config and configs. -->
+<!-- Written by `fgl config --markdown` in `make docs`: edit fgl_app/config and configs instead. -->
 
 # Configuration
 
-Every key of a run, with its default, the values it takes, and what it means. A bad value, or values that do
-not go together, end a run before it starts, with a sentence that names the key, the rule and the value.
+Every config key of a run with its default, its values and its meaning. Invalid values and invalid
+combinations are rejected before the run starts, with an error message that names the key, the rule and the
+value.
 
-Keys are given as `KEY=VALUE` to `fgl run`, in a TOML file (`fgl run --config FILE`), by a [preset](#presets),
-or to Flower itself (`flwr run . --run-config "KEY=VALUE ..."`, where text needs quotes: `method='fedddpm'`).
-`KEY=VALUE` wins over files, and files win over presets. `fgl config` prints these keys too. A run's
-`config.json` has the values that it used.
+Give keys as `KEY=VALUE` to `fgl run`, in a TOML file (`fgl run --config FILE`), by a [preset](#presets), or
+to Flower (`flwr run . --run-config "KEY=VALUE ..."`, where text needs quotes: `method='fedddpm'`).
+`KEY=VALUE` wins over files, and files win over presets. `fgl config` also prints the keys. The file
+`config.json` of a run holds the values that the run used.
 """
 
 
 def show_presets() -> None:
-    """List the published experiments that can be run by name, and what each needs."""
+    """List the presets, which are published experiments, and what each needs."""
     from rich.table import Table
     from rich.text import Text
 
     from fgl_app.cli.console import plain_console
 
-    table = Table("preset", "what it is", "needs", box=None, pad_edge=False)
+    table = Table("preset", "description", "needs", box=None, pad_edge=False)
     for name, *description in _preset_rows():
         table.add_row(name, *map(Text, description))
     plain_console().print(table)
@@ -38,10 +39,10 @@ def show_presets() -> None:
 def show_config(
     *,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print docs/configuration.md, which has the rules too.")
+        bool, typer.Option("--markdown", help="Print docs/configuration.md, which also has the rules.")
     ] = False,
 ) -> None:
-    """List every config key with its default and its meaning."""
+    """List every config key with its default and meaning."""
     from rich.table import Table
     from rich.text import Text
 
@@ -59,18 +60,18 @@ def show_config(
 
 
 def configuration_page() -> str:
-    """Return docs/configuration.md: every key in its group, and the presets."""
+    """Return docs/configuration.md: the keys in groups, and the presets."""
     from fgl_app.config.reference import key_groups
 
     parts = [PAGE]
     for title, keys in key_groups().items():
         rows = ((f"`{key.key}`", f"`{key.default}`", key.rule, key.meaning) for key in keys)
         parts += [f"## {title}\n", _table(("key", "default", "values", "meaning"), rows)]
-    named = ((f"`{name}`", what, needs) for name, what, needs in _preset_rows())
+    presets = ((f"`{name}`", description, needs) for name, description, needs in _preset_rows())
     parts += [
         "## Presets\n",
-        "`fgl run --preset NAME`; given several times, the later wins.\n",
-        _table(("preset", "what it is", "needs"), named),
+        "`fgl run --preset NAME`; can be repeated, later presets win.\n",
+        _table(("preset", "description", "needs"), presets),
     ]
     return "\n".join(parts)
 

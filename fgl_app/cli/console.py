@@ -1,4 +1,4 @@
-"""What the user of `fgl run` sees: the log made readable, progress bars, the result."""
+"""The output of `fgl run`: a readable log, progress bars, the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fgl_app.metrics.specs import KEY_FIGURES
 from fgl_app.metrics.units import format_bytes, format_duration
 from fgl_app.progress import ProgressEvent
 
-# Where there is no terminal to redraw, a progress line is printed this seldom.
+# Seconds between progress lines on outputs that are not a terminal.
 PLAIN_INTERVAL = 15.0
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -29,8 +29,8 @@ _ACTOR = re.compile(r"\(ClientAppActor pid=\d+\) (.*)")
 _PYTHON_WARNING = re.compile(r"\S+:\d+: (\w+Warning): (.*)")
 # The last line of a traceback: a built-in exception, or any other with its module.
 _EXCEPTION = re.compile(r"(?:\w+(?:Error|Exception|Interrupt)|\w+(?:\.\w+)+)(?:: .+)?")
-# True of every run or said again by the lines that follow them.
-_NOISE = (
+# Lines that occur in every run, or whose content later lines repeat.
+_SKIPPED = (
     "default simulated SuperNodes changed",
     "Federated evaluation will be skipped",
     "Manually terminating ClientAppActor",
@@ -52,16 +52,16 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class Line:
-    """A line for the user; ``style`` is rich's, empty for ordinary lines."""
+    """A line for the user with a style of rich, empty for ordinary lines."""
 
     text: str
     style: str = ""
 
 
 class LogReader:
-    """Picks out of Flower's log what matters: the app's own lines, and all warnings and errors.
+    """Select the lines of Flower's log for the user: the app's own lines, warnings and errors.
 
-    Of a traceback it keeps the exception, once; the whole of it is in the log file.
+    Of a traceback it keeps only the exception, once; the log file has the full traceback.
     """
 
     def __init__(self) -> None:
@@ -69,17 +69,17 @@ class LogReader:
         self._last_error = ""
 
     def read(self, raw: str) -> Line | ProgressEvent | None:
-        """Return what is to be shown for a line of the log.
+        """Return what to show for a line of the log.
 
         Parameters
         ----------
         raw : str
-            As ``flwr log`` prints it, without the line end.
+            A line of ``flwr log`` without the line end.
 
         Returns
         -------
         Line or ProgressEvent or None
-            None when the line is not for the user.
+            None if the line is not for the user.
         """
         text = _ANSI.sub("", raw).rstrip()
         if actor := _ACTOR.fullmatch(text):
@@ -93,14 +93,14 @@ class LogReader:
 
     def _flower_line(self, level: str, text: str) -> Line | None:
         self._in_error = level in ("ERROR", "CRITICAL")
-        if not text or any(noise in text for noise in _NOISE):
+        if not text or any(part in text for part in _SKIPPED):
             return None
         if self._in_error:
             return self._error(text)
         return Line(f"warning: {text}", "yellow") if level == "WARNING" else None
 
     def _other_line(self, text: str) -> Line | None:
-        """Read a line of Ray, of Python's warnings or of a traceback."""
+        """Parse a line of Ray, a Python warning or a line of a traceback."""
         if text.startswith("(raylet) "):
             return Line(f"warning: {text}", "yellow")
         if warning := _PYTHON_WARNING.fullmatch(text):
@@ -123,12 +123,12 @@ def _own_line(text: str) -> Line:
 
 
 class Display:
-    """Shows a run's log as it comes; use it as a context manager.
+    """Show the log of a run; use it as a context manager.
 
     Parameters
     ----------
     mode : Mode
-        How much is shown.
+        How much of the log is shown.
     """
 
     def __init__(self, mode: Mode) -> None:
@@ -139,7 +139,7 @@ class Display:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-            TextColumn("{task.fields[rest]}"),
+            TextColumn("{task.fields[speed]}"),
             console=self.console,
             transient=True,
         )
@@ -156,30 +156,30 @@ class Display:
             self._bars.stop()
 
     def show(self, raw: str) -> None:
-        """Show a line of the log, if the mode has it shown."""
+        """Show a line of the log, depending on the mode."""
         if self.mode is Mode.RAW:
             self.print(Text.from_ansi(raw))
         elif self.mode is Mode.READABLE:
-            found = self._reader.read(raw)
-            if isinstance(found, ProgressEvent):
-                self._show_progress(found)
-            elif found:
-                self.print(Text(found.text, style=found.style))
+            line = self._reader.read(raw)
+            if isinstance(line, ProgressEvent):
+                self._show_progress(line)
+            elif line:
+                self.print(Text(line.text, style=line.style))
 
     def announce(self, text: str) -> None:
-        """Print a line of the launcher's own, unless only the result is wanted."""
+        """Print a line of the launcher, except in quiet mode."""
         if self.mode is not Mode.QUIET:
             self.print(text)
 
     def show_result(self, summary: Mapping[str, Any], folder: Path) -> None:
-        """Print the result, then the paths of the run's folder and of its report."""
+        """Print the result, then the paths of the run's folder and report."""
         self.console.print(result_table(summary))
         for path in (folder, folder / "report.html"):
             if path.exists():
                 self.print(str(path))
 
     def print(self, text: str | Text) -> None:
-        """Print a line as it is, however long."""
+        """Print a line without markup and line breaks."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def _show_progress(self, event: ProgressEvent) -> None:
@@ -189,27 +189,25 @@ class Display:
             self._print_progress(event)
             return
         if event.description not in self._tasks:
-            self._tasks[event.description] = self._bars.add_task(event.description, unit=event.unit, rest="")
+            self._tasks[event.description] = self._bars.add_task(event.description, unit=event.unit, speed="")
         self._bars.update(
-            self._tasks[event.description], completed=event.done, total=event.total, rest=_rest(event)
+            self._tasks[event.description], completed=event.done, total=event.total, speed=_speed(event)
         )
 
     def _print_progress(self, event: ProgressEvent) -> None:
         now = time.monotonic()
-        if (
-            not event.finished
-            and now - self._printed.get(event.description, -PLAIN_INTERVAL) < PLAIN_INTERVAL
-        ):
+        last = self._printed.get(event.description, -PLAIN_INTERVAL)
+        if not event.finished and now - last < PLAIN_INTERVAL:
             return
         self._printed[event.description] = now
-        self.print(f"{event.description}  {event.done}/{event.total} {event.unit}  {_rest(event)}")
+        self.print(f"{event.description}  {event.done}/{event.total} {event.unit}  {_speed(event)}")
 
 
-def _rest(event: ProgressEvent) -> str:
-    speed = f"{event.rate:g} {event.unit}/s"
+def _speed(event: ProgressEvent) -> str:
+    rate = f"{event.rate:g} {event.unit}/s"
     if event.seconds is not None:
-        return f"{speed}  in {progress.clock(event.seconds)}"
-    return f"{speed}  {progress.clock(event.seconds_left or 0)} left"
+        return f"{rate}  in {progress.clock(event.seconds)}"
+    return f"{rate}  {progress.clock(event.seconds_left or 0)} left"
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:
@@ -246,7 +244,7 @@ def result_table(summary: Mapping[str, Any]) -> Table:
 
 
 def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
-    """Return a console that prints texts unchanged, without highlights and emoji codes."""
+    """Return a console without highlights and emoji codes."""
     return Console(highlight=False, emoji=False, stderr=stderr, width=width)
 
 

@@ -32,7 +32,7 @@ federation_app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""
-A real federation on this machine: Flower's own processes, with TLS and keys.
+Run a federation of real Flower processes on this machine, with TLS and keys.
 
 `fgl run` simulates clients in one process. A federation runs a SuperLink, a SuperExec for the ServerApp \
 and a SuperNode for each site as separate processes, as on separate machines.

@@ -1,4 +1,4 @@
-"""`fgl report` and `fgl list`: looking at what runs left behind."""
+"""`fgl report` and `fgl list`: the results of finished and running runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from fgl_app.results.runs import Run
 
 REPORT_HELP = """
-Write the report of a run anew, or one page that compares several runs.
+Write the report of a run, or one page that compares several runs.
 
-One run: its report.html is written from its files, also while it still runs or after it died. \
-Several: a page with their results, curves, bytes, seconds and what differs in their configs. \
-The path of the page is printed.
+For one run, report.html is written from the run's files, also while the run is still running or after it \
+died. For several runs, the page has their results, curves, bytes, seconds and config differences. The path \
+of the page is printed.
 
 [bold]Examples:[/bold]
 
@@ -37,7 +37,7 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"Where the page goes. \\[default: RUN/report.html; of several runs {COMPARISON}]",
+            help=f"Output file. \\[default: RUN/report.html; for several runs {COMPARISON}]",
         ),
     ] = None,
 ) -> None:
@@ -50,37 +50,37 @@ def report(
         if len(runs) == 1:
             page = write_report(runs[0].expanduser(), out)
         else:
-            page = write_comparison(_begun(run.expanduser() for run in runs), out or Path(COMPARISON))
+            page = write_comparison(_started(run.expanduser() for run in runs), out or Path(COMPARISON))
     except OSError as error:
-        # An error of the system's, rather than one about a run, comes from writing.
+        # Errors about a run have no errno; a system error comes from the write.
         print_error(f"the page cannot be written: {error.strerror}" if error.errno else str(error))
         raise typer.Exit(BAD_INPUT) from None
     print(page.absolute())
 
 
-def _begun(runs: Iterable[Path]) -> list[Path]:
-    """Return the runs that began; a pattern such as outputs/* also names those that were ended before."""
+def _started(runs: Iterable[Path]) -> list[Path]:
+    """Return the runs that started; a pattern such as outputs/* also matches runs that ended before."""
     from fgl_app.cli.console import print_error
 
-    begun = []
+    started = []
     for run in runs:
         if run.is_dir() and not (run / "config.json").exists():
-            print_error(f"{run} is left out: it holds no config.json, so no run began there", label="Note")
+            print_error(f"{run} is skipped: it has no config.json, so no run started there", label="Note")
         else:
-            begun.append(run)
-    return begun
+            started.append(run)
+    return started
 
 
 def list_runs(
     folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="The folder that holds a folder for each run.")
+        Path, typer.Argument(metavar="[DIR]", help="The folder with one folder per run.")
     ] = Path("outputs"),
     *,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON list, bytes and seconds bare.")
+        bool, typer.Option("--json", help="Print a JSON list with bytes and seconds as numbers.")
     ] = False,
 ) -> None:
-    """List the runs of a folder, the newest last: also those that failed or did not end."""
+    """List the runs in a folder, newest last, including failed and unfinished runs."""
     from fgl_app.cli.console import print_error
     from fgl_app.results.runs import find_runs
 
@@ -90,14 +90,14 @@ def list_runs(
         print_error(f"the runs in '{folder}' cannot be listed: {error.strerror}")
         raise typer.Exit(BAD_INPUT) from None
     if as_json:
-        print(json.dumps([_facts(run) for run in runs], indent=2, ensure_ascii=False))
+        print(json.dumps([_row(run) for run in runs], indent=2, ensure_ascii=False))
     elif runs:
-        _print_table([_facts(run) for run in runs])
+        _print_table([_row(run) for run in runs])
     else:
         print_error(f"no runs in {folder}", label="Note")
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _row(run: Run) -> dict[str, Any]:
     metric, value = run.primary_metric or (None, None)
     return {
         "name": run.name,
@@ -127,7 +127,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
         ("run", lambda row: row["name"]),
         ("status", lambda row: Text(row["status"], style=_STYLES.get(row["status"], ""))),
         ("strategy", lambda row: row["strategy"]),
-        ("data set", lambda row: row["dataset"]),
+        ("dataset", lambda row: row["dataset"]),
         ("clients", lambda row: row["num_clients"]),
         ("rounds", lambda row: row["rounds"]),
         ("result", _result),
@@ -143,7 +143,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
         table.add_row(
             *(cell if isinstance(cell, Text) else Text("—" if cell is None else str(cell)) for cell in cells)
         )
-    # A line is as long as it has to be: names are there to be copied.
+    # Lines are not wrapped, so that names can be copied.
     plain_console(width=10_000).print(table)
 
 

@@ -42,13 +42,13 @@ def synthesize(
 ) -> None:
     """Generate a synthetic set; the help text is SYNTHESIZE_HELP."""
     from fgl_app.cli.console import Display, Mode, print_error
-    from fgl_app.preflight import check_generator
+    from fgl_app.preflight import check_synthesis
     from fgl_app.progress import redirect_log
 
     with exit_on_config_error():
         values = [*(overrides or ()), *([f"generator={generator}"] if generator else ())]
         config = resolve_options(presets, config_file, values)
-        check_generator(config)
+        check_synthesis(config)
     from fgl_app.synthesis.command import synthesize_file
 
     try:

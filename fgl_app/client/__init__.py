@@ -1,1 +1,1 @@
-"""What a client knows of itself: which site it is, and its state on disk."""
+"""The identity of a client and its state on disk."""

@@ -1,4 +1,4 @@
-"""Which client this is: what its SuperNode's node config says."""
+"""The identity of a client, from the node config of its SuperNode."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Site:
     Parameters
     ----------
     name : str
-        Tells it from the others, in messages and in the names of files.
+        Unique name, in messages and file names.
     number : int
-        Seeds its random streams.
+        Seed of its random streams.
     num_sites : int
-        Over how many clients a data set is split; 0 when it has data of its own.
+        Number of clients over which a dataset is split; 0 if the client has its own data.
     data_path : str
-        Where its own data are; empty when a data set is split.
+        Path of its own data; empty if a dataset is split.
     state : Path
-        Folder for what it keeps over rounds and restarts.
+        Folder for its state across rounds and restarts.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Site:
 
 
 def site_identity(node_config: Mapping[str, object]) -> tuple[str, int]:
-    """Return the name of a SuperNode's site, empty when it has none, and the number of its random streams."""
+    """Return the name of a SuperNode's site, empty if it has none, and the seed of its random streams."""
     partition_id = node_config.get("partition-id")
     if partition_id is None:
         name = str(node_config.get("site-name", ""))
@@ -57,37 +57,37 @@ def read_site(node_config: Mapping[str, object], config: RunConfig) -> Site:
     Parameters
     ----------
     node_config : Mapping[str, object]
-        Flower's simulation gives ``partition-id`` and ``num-partitions``. A site with data of its own has
-        ``data-path``, ``site-name`` or ``partition-id`` or both, and maybe ``state-path``.
+        In Flower's simulation ``partition-id`` and ``num-partitions``. At a site with its own data
+        ``data-path``, ``site-name`` or ``partition-id`` or both, and optionally ``state-path``.
     config : RunConfig
-        Says which of the two a run is.
+        Determines which of the two applies.
 
     Returns
     -------
     Site
-        Which client this is, and where its data and its own state are.
+        The client with the paths of its data and its state.
 
     Raises
     ------
     ValueError
-        When a key is missing or has no sense; says which.
+        When a key is missing or invalid; names the key.
     """
     name, number = site_identity(node_config)
-    needed = ("data-path",) if config.clients_own_data else ("partition-id", "num-partitions")
-    missing = [key for key in needed if key not in node_config]
+    required = ("data-path",) if config.clients_own_data else ("partition-id", "num-partitions")
+    missing = [key for key in required if key not in node_config]
     if missing or not name:
         missing += [] if name else ["site-name"]
         raise ValueError(f"this SuperNode needs --node-config with {' and '.join(missing)}")
     if not re.fullmatch(r"\w[\w.-]{0,63}", name):
-        raise ValueError(f"site-name must be of at most 64 letters, digits and . _ -, got '{name}'")
-    # Where a site says it writes, it writes: the server's config has a say for simulated clients alone.
-    own = str(node_config.get("state-path", ""))
+        raise ValueError(f"site-name must have at most 64 letters, digits and . _ -, got '{name}'")
+    # The server's config decides where simulated clients write; a site with its own data decides for itself.
+    state_path = str(node_config.get("state-path", ""))
     if not config.clients_own_data:
-        of = int(str(node_config["num-partitions"]))
-        return Site(name, number, of, "", _state_folder(own or config.client_state_dir) / name)
-    return Site(name, number, 0, str(node_config["data-path"]), _state_folder(own) / name)
+        num_sites = int(str(node_config["num-partitions"]))
+        return Site(name, number, num_sites, "", _state_folder(state_path or config.client_state_dir) / name)
+    return Site(name, number, 0, str(node_config["data-path"]), _state_folder(state_path) / name)
 
 
-def _state_folder(given: str) -> Path:
+def _state_folder(path: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return Path(given).expanduser() if given else cache / "fgl"
+    return Path(path).expanduser() if path else cache / "fgl"

@@ -1,7 +1,7 @@
-"""What a client keeps on its own disk between rounds, so that a restart loses nothing.
+"""The state of a client on its disk, which survives a restart.
 
-A run is known by the token that the server sends, which stays when the run is resumed. Folders of old runs
-can be deleted at any time.
+The server identifies a run by a token, which a resumed run keeps. Folders of old runs can be deleted at any
+time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fgl_app.files import write_atomically
 
 
 def run_folder(state: Path, token: str) -> Path:
-    """Return where a client keeps what belongs to one run.
+    """Return the folder for a client's state of one run.
 
     Raises
     ------
     ValueError
-        When the token, which comes from the server, could lead anywhere else.
+        When the server's token is not hexadecimal and could point to another folder.
     """
     if not re.fullmatch(r"[0-9a-f]+", token):
         raise ValueError(f"a run's token must be hexadecimal digits, got {token!r}")
@@ -33,24 +33,25 @@ def run_folder(state: Path, token: str) -> Path:
 
 
 def load_control(folder: Path, accepted: int) -> dict[str, Tensor] | None:
-    """Return SCAFFOLD's variate c_i; those of other rounds are deleted.
+    """Return SCAFFOLD's control variate c_i, and delete the variates of other rounds.
 
     Parameters
     ----------
     folder : Path
-        Of the run.
+        The client's folder of the run.
     accepted : int
-        The last round whose change of c_i the server has taken; 0 is none.
+        Last round whose change of c_i the server has accepted; 0 for none.
 
     Returns
     -------
     dict[str, Tensor] or None
-        None when no change was taken yet, which means zero.
+        None if the server has not accepted a change yet, so that c_i is zero.
 
     Raises
     ------
     FileNotFoundError
-        When the variate of that round is not there: to go on from zero would bias the server's for good.
+        When the variate of this round is missing: a restart from zero would bias the server's variate
+        permanently.
     """
     for file in folder.glob("control-*.safetensors"):
         if file != _control_file(folder, accepted):
@@ -66,12 +67,12 @@ def load_control(folder: Path, accepted: int) -> dict[str, Tensor] | None:
 
 
 def save_control(folder: Path, server_round: int, control: dict[str, Tensor]) -> None:
-    """Keep SCAFFOLD's variate c_i of a round beside the one before: the server may not take the new one."""
+    """Save SCAFFOLD's variate c_i of a round; the previous one stays, as the server may reject this one."""
     _save(_control_file(folder, server_round), control, {})
 
 
 def load_local_model(folder: Path) -> tuple[dict[str, Tensor], float] | None:
-    """Return the diffusion model that this client trained for the run's set-up, and its loss, if it did."""
+    """Return the diffusion model and loss of this client's set-up training, or None before the training."""
     file = folder / _LOCAL_MODEL
     if not file.is_file():
         return None
@@ -80,12 +81,12 @@ def load_local_model(folder: Path) -> tuple[dict[str, Tensor], float] | None:
 
 
 def save_local_model(folder: Path, model: dict[str, Tensor], loss: float) -> None:
-    """Keep a diffusion model, so that a client that is asked again does not train it again."""
+    """Save a diffusion model, so that a repeated set-up request needs no training."""
     _save(folder / _LOCAL_MODEL, model, {"loss": repr(loss)})
 
 
 def load_captions(state: Path, config: RunConfig) -> dict[str, str]:
-    """Return the captions written so far by this client with this captioner, by the image's content."""
+    """Return this client's captions of the config's captioner so far, by a digest of the image."""
     file = _captions_file(state, config)
     if not file.is_file():
         return {}
@@ -94,7 +95,7 @@ def load_captions(state: Path, config: RunConfig) -> dict[str, str]:
 
 
 def save_captions(state: Path, config: RunConfig, captions: dict[str, str]) -> None:
-    """Keep captions, so that a restarted client does not write them again."""
+    """Save captions, so that a restarted client reuses them."""
     file = _captions_file(state, config)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(captions))
@@ -104,8 +105,8 @@ _LOCAL_MODEL = "local-diffusion.safetensors"
 
 
 def _captions_file(state: Path, config: RunConfig) -> Path:
-    who = hashlib.sha256(f"{config.captioner}\n{config.caption_prompt}".encode()).hexdigest()[:16]
-    return state / f"captions-{who}.json"
+    digest = hashlib.sha256(f"{config.captioner}\n{config.caption_prompt}".encode()).hexdigest()[:16]
+    return state / f"captions-{digest}.json"
 
 
 def _control_file(folder: Path, server_round: int) -> Path:

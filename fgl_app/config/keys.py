@@ -190,6 +190,16 @@ class RunConfig(BaseModel):
     max_upload_mb: float = Field(
         64.0, gt=0, description="limit for a client's reply, MB; for weights at least twice what was sent"
     )
+    max_weight_ratio: float = Field(
+        10.0,
+        ge=0,
+        description="largest weight of a site, as a multiple of the median site's; 0: no limit",
+    )
+    max_update_ratio: float = Field(
+        100.0,
+        ge=0,
+        description="largest update or loss of a reply, as a multiple of the median's; 0: no limit",
+    )
 
     # Diffusion models: methods fedddpm, fedddpm-plus and diffusion
     diffusion_space: DiffusionSpace = Field(

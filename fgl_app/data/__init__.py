@@ -1,1 +1,1 @@
-"""Where examples come from and how they are split over clients."""
+"""Loading, partitioning and saving of image datasets."""

@@ -1,4 +1,4 @@
-"""Splitting examples over clients with Flower's partitioners."""
+"""Partitioning of examples over clients with Flower's partitioners."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fgl_app.data.sources import config_dataset
 from fgl_app.data.types import ImageDataset
 
 MIN_PARTITION_SIZE = 10
-"""Examples that each client gets at least."""
+"""Minimum number of examples per client."""
 
 
 @lru_cache(maxsize=4)
@@ -33,43 +33,43 @@ def partition(config: RunConfig, num_clients: int) -> tuple[np.ndarray, ...]:
     Parameters
     ----------
     config : RunConfig
-        Data set, kind of partition, its parameters and the seed.
+        Dataset, partitioning, its parameters and the seed.
     num_clients : int
         Number of clients.
 
     Returns
     -------
     tuple[np.ndarray, ...]
-        For each client the int64 indices of its training examples: disjoint, sorted, the same for the
-        same config and number.
+        For each client the int64 indices of its training examples: disjoint, sorted, and the same for equal
+        arguments.
 
     Raises
     ------
     ValueError
-        When the data do not allow this partition; says which key to change.
+        If this partition of the data is not possible.
     """
     data = config_dataset(config)
     labels = data.train.labels.numpy()
-    _check_possible(config, num_clients, data)
+    _check_feasible(config, num_clients, data)
     partitioner = _partitioner(config, num_clients)
-    # The partitioners cut in the order given, and data sets often come ordered by class.
+    # The partitioners keep the order of the examples, and datasets are often sorted by class.
     order = np.random.default_rng(config.seed).permutation(len(labels))
     columns = {"label": labels[order], "index": order}
     if data.train.domains is not None:
         columns["domain"] = data.train.domains.numpy()[order]
     partitioner.dataset = datasets.Dataset.from_dict(columns)
     try:
-        # The Dirichlet partitioner warns at every one of its (at most eleven) draws.
+        # The Dirichlet partitioner warns after each of its (at most eleven) draws.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parts = [partitioner.load_partition(i).with_format("numpy") for i in range(num_clients)]
     except ValueError as error:
-        raise ValueError(_impossible(config, num_clients)) from error
+        raise ValueError(_infeasible_message(config, num_clients)) from error
     return tuple(np.sort(np.asarray(part["index"])) for part in parts)
 
 
 def label_counts(config: RunConfig, num_clients: int) -> np.ndarray:
-    """Return how many examples of each class each client holds: int64, shape (clients, classes)."""
+    """Return the number of examples by client and class: int64, shape (clients, classes)."""
     data = config_dataset(config)
     labels = data.train.labels.numpy()
     return np.stack(
@@ -96,29 +96,29 @@ def _partitioner(config: RunConfig, num_clients: int) -> Partitioner:
     )
 
 
-def _check_possible(config: RunConfig, num_clients: int, data: ImageDataset) -> None:
+def _check_feasible(config: RunConfig, num_clients: int, data: ImageDataset) -> None:
     num_examples, num_classes = len(data.train), len(data.train.labels.unique())
-    most = num_examples // MIN_PARTITION_SIZE
-    if num_clients > most:
+    max_clients = num_examples // MIN_PARTITION_SIZE
+    if num_clients > max_clients:
         raise ValueError(
-            f"the {num_examples} training examples of '{config.dataset}' allow at most {most} clients "
+            f"the {num_examples} training examples of '{config.dataset}' allow at most {max_clients} clients "
             f"of {MIN_PARTITION_SIZE} examples, got {num_clients} clients"
         )
     if data.train.domains is not None and config.partitioning == "domain":
-        present = len(data.train.domains.unique())
-        if present != num_clients:
+        num_domains = len(data.train.domains.unique())
+        if num_domains != num_clients:
             raise ValueError(
-                f"partitioning 'domain' needs a client for each of the {present} domains of "
+                f"partitioning 'domain' needs a client for each of the {num_domains} domains of "
                 f"'{config.dataset}', got {num_clients} clients"
             )
     if config.partitioning == "pathological" and config.classes_per_client > num_classes:
         raise ValueError(
-            f"classes-per-client must be at most {num_classes}, the classes of '{config.dataset}', "
+            f"classes-per-client must be at most {num_classes}, the number of classes of '{config.dataset}', "
             f"got {config.classes_per_client}"
         )
 
 
-def _impossible(config: RunConfig, num_clients: int) -> str:
+def _infeasible_message(config: RunConfig, num_clients: int) -> str:
     if config.partitioning == "dirichlet":
         return (
             f"dirichlet-alpha {config.dirichlet_alpha} with seed {config.seed} leaves one of {num_clients} "
@@ -126,7 +126,7 @@ def _impossible(config: RunConfig, num_clients: int) -> str:
         )
     return (
         f"partitioning '{config.partitioning}' of '{config.dataset}' over {num_clients} clients is not "
-        "possible: a class has fewer examples than clients that hold it; use fewer clients"
+        "possible: a class has fewer examples than clients; use fewer clients"
     )
 
 
@@ -134,7 +134,7 @@ def _impossible(config: RunConfig, num_clients: int) -> str:
 def load_client_data(
     config: RunConfig, partition_id: int, num_partitions: int
 ) -> tuple[LabeledImages, ImageDataset]:
-    """Return a client's training examples and the data set they are of, the same objects at every call."""
+    """Return the training examples of a client and the whole dataset; cached for the next call."""
     data = config_dataset(config)
     indices = torch.from_numpy(partition(config, num_partitions)[partition_id])
     return data.train.select(indices), data

@@ -1,4 +1,4 @@
-"""Image sets on disk, as folders of parquet that ``datasets.load_dataset`` opens."""
+"""Saving of image sets as parquet, in folders that ``datasets.load_dataset`` opens."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 from fgl_app.algorithms.types import LabeledImages
 from fgl_app.files import write_atomically
 
-FAST = 1
-"""Compression level of PNG: a few per cent larger than the default 6, several times as fast."""
+COMPRESSION_LEVEL = 1
+"""Compression level of PNG: a few per cent larger than with the default 6, and several times as fast."""
 
 
 def save_images(
@@ -32,7 +32,7 @@ def save_images(
     class_names : Sequence[str]
         Name of each class.
     folder : Path
-        Made when absent.
+        Created if it does not exist.
     columns : tuple[str, str], default ("image", "label")
         Names of the columns of images (PNG) and of labels.
     """
@@ -43,10 +43,10 @@ def save_images(
 def encode_images(
     data: LabeledImages,
     class_names: Sequence[str],
-    more: Mapping[str, Sequence[int]] | None = None,
+    extra_columns: Mapping[str, Sequence[int]] | None = None,
     columns: tuple[str, str] = ("image", "label"),
 ) -> bytes:
-    """Return labelled images as the content of a parquet file.
+    """Encode labelled images and return the content of a parquet file.
 
     Parameters
     ----------
@@ -54,17 +54,17 @@ def encode_images(
         Images of one or three channels.
     class_names : Sequence[str]
         Name of each class.
-    more : Mapping[str, Sequence[int]] or None, default None
-        Further columns of whole numbers.
+    extra_columns : Mapping[str, Sequence[int]] or None, default None
+        Further columns of integers.
     columns : tuple[str, str], default ("image", "label")
         Names of the columns of images (PNG) and of labels.
     """
     image, label = columns
     features = {image: datasets.Image(), label: datasets.ClassLabel(names=list(class_names))}
-    features |= {name: datasets.Value("int32") for name in more or {}}
+    features |= {name: datasets.Value("int32") for name in extra_columns or {}}
     values = {image: [{"bytes": _png(pixels), "path": None} for pixels in data.arrays()]}
     table = datasets.Dataset.from_dict(
-        {**values, label: data.labels.tolist(), **(more or {})}, features=datasets.Features(features)
+        {**values, label: data.labels.tolist(), **(extra_columns or {})}, features=datasets.Features(features)
     )
     content = io.BytesIO()
     datasets.disable_progress_bars()
@@ -74,5 +74,5 @@ def encode_images(
 
 def _png(pixels: np.ndarray) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG", compress_level=FAST)
+    Image.fromarray(pixels).save(content, "PNG", compress_level=COMPRESSION_LEVEL)
     return content.getvalue()

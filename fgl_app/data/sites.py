@@ -1,4 +1,4 @@
-"""A site's own data, with its labels reconciled with the server's by name."""
+"""Data of a site, with its labels matched to the server's by name."""
 
 from __future__ import annotations
 
@@ -21,53 +21,54 @@ from fgl_app.data.vocabulary import load_vocabulary
 def load_site_data(
     config: RunConfig, data_path: str, class_names: tuple[str, ...], channels: int
 ) -> ImageDataset:
-    """Load a site's data as the server's classes see it.
+    """Load the data of a site with the class numbers of the server.
 
     Parameters
     ----------
     config : RunConfig
-        Columns, image size, vocabulary; with a ``class-subset`` of the server's data set examples of other
-        classes are left out.
+        Columns, image size, vocabulary; with a ``class-subset`` of the server's dataset, examples of other
+        classes are dropped.
     data_path : str
-        What ``datasets`` opens, with a split "train" and, for evaluation at the site, "test" or "validation".
+        Dataset opened by ``datasets``, with a split "train" and, for evaluation at the site, "test" or
+        "validation".
     class_names : tuple[str, ...]
-        The server's classes. The site may lack some, and order them differently.
+        Classes of the server. The site may lack some and order them differently.
     channels : int
-        The server's: 1 or 3.
+        Image channels of the server: 1 or 3.
 
     Returns
     -------
     ImageDataset
-        Labels are the server's; the test split is empty when there is none. Kept in memory for the next call.
+        With the server's labels; a missing test split is empty. Cached for the next call.
 
     Raises
     ------
     ValueError
-        When the data cannot be read, or hold examples of a class that the server does not know.
+        If the data cannot be read, or have a label that is not a class of the server.
     """
     selection = replace(config_selection(config), classes=())
     if Path(data_path).exists():
-        # The configuration is one of the server's data set; a folder has none of that name.
+        # The key names a configuration of the server's dataset, which a local folder does not have.
         selection = replace(selection, configuration="")
     data = load_labeled_images(data_path, config.image_size, selection, needs=("train",))
     names = tuple(load_vocabulary(config.vocabulary).label(name) for name in data.class_names)
 
     numbers = torch.tensor([class_names.index(name) if name in class_names else -1 for name in names])
 
-    def reconciled(examples: LabeledImages) -> LabeledImages:
+    def match_labels(examples: LabeledImages) -> LabeledImages:
         known = numbers[examples.labels] >= 0
-        # Without a data set of the server's the classes are all there are, not a choice among them.
+        # With dataset=none, class-subset lists all classes and does not select some.
         if not config.class_subset or config.dataset == NO_DATASET:
             unknown = sorted({names[label] for label in examples.labels[~known].tolist()})
             if unknown:
                 raise ValueError(
-                    f"the data in {data_path} have the label '{unknown[0]}', which the server does not know; "
-                    f"it knows {', '.join(class_names)}"
+                    f"the data in {data_path} have the label '{unknown[0]}', which is not a class of the "
+                    f"server; its classes are {', '.join(class_names)}"
                 )
         examples = match_channels(examples.select(known.nonzero().squeeze(1)), channels)
         return replace(examples, labels=numbers[examples.labels])
 
-    train = reconciled(data.train)
+    train = match_labels(data.train)
     if not len(train):
-        raise ValueError(f"the data in {data_path} hold no example of the server's classes")
-    return replace(data, train=train, test=reconciled(data.test), class_names=class_names)
+        raise ValueError(f"the data in {data_path} have no example of the server's classes")
+    return replace(data, train=train, test=match_labels(data.test), class_names=class_names)

@@ -1,4 +1,4 @@
-"""What a data set is."""
+"""Datasets and the selection of their columns and classes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from fgl_app.algorithms.types import LabeledImages
 
 @dataclass(frozen=True)
 class Selection:
-    """Which columns and classes of a data set are used.
+    """Columns and classes to use of a dataset.
 
     Parameters
     ----------
     configuration : str, default ""
-        Name of the data set's configuration, when it has several.
+        Name of the dataset's configuration, if it has several.
     image_column, label_column : str, default ""
-        Names of columns; empty takes the first of type ``Image`` and of type ``ClassLabel``.
+        Names of columns; empty selects the first of type ``Image`` or ``ClassLabel``.
     domain_column : str, default ""
-        Column that names each example's domain, such as its site or style; empty: none.
+        Column with the domain of each example, such as its site or style; empty for none.
     classes : tuple[str, ...], default ()
         Names or numbers of the classes to keep, in their new order; empty keeps all.
     """
@@ -32,18 +32,18 @@ class Selection:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A data set with a fixed split into training and test examples.
+    """A dataset with fixed training and test splits.
 
     Parameters
     ----------
     train, test : LabeledImages
-        The two splits, images of one size.
+        The two splits, with images of one size.
     class_names : tuple[str, ...]
         Name of each class.
     domain_names : tuple[str, ...], default ()
         Name of each domain.
     skipped : tuple[str, ...], default ()
-        Images that could not be read: split, row and reason.
+        Images that could not be read: split, row, file and reason.
     """
 
     train: LabeledImages

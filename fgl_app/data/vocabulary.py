@@ -1,4 +1,4 @@
-"""Words for what a data set only numbers: readable names of classes, phrases for domains."""
+"""Vocabularies: readable names of classes, and phrases and negative prompts for domains."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fgl_app.models.assets import asset
 
 
 class Vocabulary(BaseModel):
-    """The words of a data set, read from a TOML or JSON file of up to three tables.
+    """Vocabulary of a dataset, read from a TOML or JSON file with up to three tables.
 
     Parameters
     ----------
     labels : dict[str, str], default {}
-        A class's name in the data, such as a WordNet id, to the one that prompts use.
+        Class name in the data, such as a WordNet id, to class name in prompts.
     domains : dict[str, str], default {}
-        A domain's name in the data to the phrase that prompts use.
+        Domain name in the data to phrase in prompts.
     negatives : dict[str, str], default {}
-        A domain's name in the data to its negative prompt.
+        Domain name in the data to negative prompt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -32,25 +32,25 @@ class Vocabulary(BaseModel):
     negatives: dict[str, str] = {}
 
     def label(self, name: str) -> str:
-        """Return a class's name in prompts: its own unless the file has another."""
+        """Return the name of a class in prompts; its own name by default."""
         return self.labels.get(name, name)
 
     def domain(self, name: str) -> str:
-        """Return a domain's phrase in prompts: its own name in words unless the file has one."""
+        """Return the phrase of a domain in prompts; by default its name, with spaces for underscores."""
         return self.domains.get(name, name.replace("_", " "))
 
-    def negatives_for(self, domains: Sequence[str], otherwise: str) -> dict[str, str] | None:
-        """Return the negative prompt of each domain; None when the file has none at all."""
-        return {name: self.negatives.get(name, otherwise) for name in domains} if self.negatives else None
+    def negatives_for(self, domains: Sequence[str], default: str) -> dict[str, str] | None:
+        """Return the negative prompt of each domain; None if the vocabulary has none."""
+        return {name: self.negatives.get(name, default) for name in domains} if self.negatives else None
 
 
 def load_vocabulary(file: str) -> Vocabulary:
-    """Read a vocabulary: a file, or by its bare name one that is shipped; "" is an empty one.
+    """Read a vocabulary from a file, or by the name of a packaged one; "" is an empty vocabulary.
 
     Raises
     ------
     ValueError
-        When the file is missing or holds something else.
+        If the file is missing or invalid.
     """
     if not file:
         return Vocabulary()

@@ -1,1 +1,1 @@
-"""A whole federation on one machine: SuperLink, SuperExec and SuperNodes, with TLS and keys."""
+"""A federation of real processes on one machine: SuperLink, SuperExec and SuperNodes, with TLS and keys."""

@@ -89,23 +89,23 @@ def check_data(config: RunConfig, sites: int) -> None:
 
 
 def plan_federation(folder: Path, sites: int, config: RunConfig, *, insecure: bool) -> Federation:
-    """Plan a federation; nothing of it is made yet.
+    """Return a new federation without writing anything.
 
     Parameters
     ----------
     folder : Path
-        Where everything of it will be.
+        Folder of the federation.
     sites : int
-        How many sites it has.
+        Number of sites.
     config : RunConfig
-        Which images they hold.
+        Determines the images of the sites.
     insecure : bool
-        Whether it is without TLS and keys.
+        Whether TLS and keys are off.
 
     Returns
     -------
     Federation
-        With an id of its own, an absolute folder, and ports that are free now.
+        With a unique id, an absolute folder and unused ports.
     """
     superlink, *ports = free_ports(sites + 1)
     return Federation(

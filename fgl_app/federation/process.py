@@ -1,4 +1,4 @@
-"""Starting a process of a federation so that it outlives the command, and reading what it writes."""
+"""Start processes of a federation that outlive the command, and read their output."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _QUOTED_LINES = 4
 
 
 class StartedProcess(NamedTuple):
-    """A process, and the part of its log that it wrote itself.
+    """A process and its part of the log file.
 
     Attributes
     ----------
     process : subprocess.Popen
         The process.
     log : Path
-        Its log file, in which those before it have written too.
+        Log file, to which earlier processes of the same name have also written.
     offset : int
-        Where its part begins, bytes.
+        Start of this process's part, bytes.
     """
 
     process: subprocess.Popen[str]
@@ -34,48 +34,48 @@ class StartedProcess(NamedTuple):
     offset: int
 
     def output(self) -> str:
-        """Return what it has written, without colours."""
+        """Return the output of the process so far, without colours."""
         with self.log.open("rb") as file:
             file.seek(self.offset)
             return _ANSI.sub("", file.read().decode("utf-8", errors="replace"))
 
     def log_tail(self) -> str:
-        """Return the log's path and the end of what it has written, to follow what went wrong."""
+        """Return the log's path and the last lines of the output, for the end of an error message."""
         lines = [line.strip() for line in self.output().splitlines() if line.strip()]
         return f"; the end of {self.log}:" + "".join(f"\n  {line}" for line in lines[-_QUOTED_LINES:])
 
 
 def start_process(
-    federation: Federation, name: str, where: FlowerEnvironment, command: str, *arguments: str
+    federation: Federation, name: str, environment: FlowerEnvironment, command: str, *arguments: str
 ) -> tuple[Federation, StartedProcess]:
-    """Start one of Flower's commands, and write down that it runs.
+    """Start one of Flower's commands and record it in ``federation.json``.
 
     Parameters
     ----------
     federation : Federation
-        As it is.
+        The federation.
     name : str
         Name of the process.
-    where : FlowerEnvironment
-        Of :meth:`Federation.surroundings`.
+    environment : FlowerEnvironment
+        Return value of :meth:`Federation.environment`.
     command, *arguments : str
         The command line.
 
     Returns
     -------
     tuple[Federation, StartedProcess]
-        The federation with it, as ``federation.json`` has it; and the process.
+        The federation with the new process, and the process.
     """
     log = federation.log(name)
     with log.open("ab") as file:
         offset = file.tell()
-        process = start(where, command, *arguments, stdout=file.fileno())
+        process = start(environment, command, *arguments, stdout=file.fileno())
     created = psutil.Process(process.pid).create_time()
     record = ProcessRecord(name=name, pid=process.pid, create_time=created)
     return federation.with_process(record).save(), StartedProcess(process, log, offset)
 
 
 def tls_options(federation: Federation) -> tuple[str, ...]:
-    """Return the options by which a command trusts the SuperLink."""
+    """Return the TLS options of a command that connects to the SuperLink."""
     authority = federation.authority
     return ("--root-certificates", str(authority)) if authority else ("--insecure",)

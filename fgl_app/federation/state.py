@@ -1,4 +1,4 @@
-"""What is known of a federation: its folder, and ``federation.json`` in it."""
+"""The state of a federation: its folder and the file ``federation.json`` in it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fgl_app.launch.process_group import is_alive
 
 SUPERLINK, SUPEREXEC = "superlink", "superexec"
 ONLINE = "online"
-"""What the SuperLink says of a site that takes part."""
-MARK = "FGL_FEDERATION"
-"""Environment variable by which the processes of a federation are known; its value is the federation's id."""
+"""Status at the SuperLink of a connected site."""
+FEDERATION_VARIABLE = "FGL_FEDERATION"
+"""Environment variable of all processes of a federation; its value is the federation's id."""
 
 DATA_KEYS = (
     "dataset",
@@ -33,11 +33,11 @@ DATA_KEYS = (
     "classes-per-client",
     "seed",
 )
-"""Config keys that decide which images a site holds."""
+"""Config keys that determine the images of a site."""
 
 _FILE = "federation.json"
-# Start times are told from the machine's time of boot, which moves by a second when its clock is set.
-_SAME_START_SECONDS = 2.0
+# Start times are relative to the boot time, which shifts by a second when the clock is set.
+_START_TOLERANCE_SECONDS = 2.0
 
 
 class _Frozen(BaseModel):
@@ -50,15 +50,15 @@ class Site(_Frozen):
     Attributes
     ----------
     name : str
-        Also that of its folder, its keys and its process.
+        Name of the site, its folder, its keys and its process.
     number : int
-        Its partition, from 0.
+        Number of its partition, from 0.
     data : str
-        Folder of its images, relative to the federation's.
+        Folder of its images, relative to the federation's folder.
     port : int
-        Where its SuperNode listens for its own ClientApps.
+        Port on which its SuperNode listens for its ClientApps.
     node_id : str
-        By which Flower knows it; empty as long as it has never been registered.
+        Flower's id of its node; empty until the site is registered.
     """
 
     name: str
@@ -69,16 +69,16 @@ class Site(_Frozen):
 
 
 class ProcessRecord(_Frozen):
-    """A process that was started.
+    """A started process.
 
     Attributes
     ----------
     name : str
-        "superlink", "superexec" or a site's.
+        "superlink", "superexec" or the name of a site.
     pid : int
-        Its number, which the system may give to another process after its end.
+        Process id. The system can reuse it after the process has ended.
     create_time : float
-        When it was started, seconds since 1970: tells the two apart.
+        Start time, seconds since 1970. Distinguishes the process from a later one with the same id.
     """
 
     name: str
@@ -86,13 +86,13 @@ class ProcessRecord(_Frozen):
     create_time: float
 
     def find(self) -> psutil.Process | None:
-        """Return the process, if it still runs."""
+        """Return the process if it still runs."""
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.create_time) < _SAME_START_SECONDS
+            is_same = abs(process.create_time() - self.create_time) < _START_TOLERANCE_SECONDS
         except psutil.Error:
             return None
-        return process if same and is_alive(process) else None
+        return process if is_same and is_alive(process) else None
 
 
 class Federation(_Frozen):
@@ -101,21 +101,21 @@ class Federation(_Frozen):
     Attributes
     ----------
     version : int
-        Of the file's form.
+        Version of the file format.
     id : str
-        Told from others by it, whatever its folder is called.
+        Unique id, independent of the folder.
     insecure : bool
-        Whether it is without TLS and keys.
+        Whether TLS and keys are off.
     address : str
         ``HOST:PORT`` of the SuperLink.
     sites : tuple[Site, ...]
-        In the order of their numbers.
+        Sites in the order of their numbers.
     processes : tuple[ProcessRecord, ...]
-        Those started last under each name.
+        The last started process of each name.
     data_config : dict[str, Scalar]
-        The config keys of :data:`DATA_KEYS`.
+        Values of the config keys :data:`DATA_KEYS`.
     folder : Path
-        Absolute; not in the file, so that the folder can be moved.
+        Absolute path; not in the file, so that the folder can be moved.
     """
 
     version: Literal[1] = 1
@@ -134,7 +134,7 @@ class Federation(_Frozen):
 
     @property
     def home(self) -> Path:
-        """FLWR_HOME for commands that speak to the SuperLink: its connection is named ``fgl``."""
+        """FLWR_HOME with the connection ``fgl`` to the SuperLink."""
         return self.folder / "home"
 
     @property
@@ -144,16 +144,16 @@ class Federation(_Frozen):
 
     @property
     def authority(self) -> Path | None:
-        """Certificate by which the SuperLink's is checked; None without TLS."""
+        """Certificate of the authority that signed the SuperLink's certificate; None without TLS."""
         return None if self.insecure else self.keys / "ca.crt"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of its processes, in the order in which they are started."""
+        """Names of the processes in the order of their start."""
         return SUPERLINK, SUPEREXEC, *(site.name for site in self.sites)
 
     def run_config(self) -> dict[str, Scalar]:
-        """Return the config values of a run on these sites: the data they were made of, and how many."""
+        """Return the config values of a run on these sites: their dataset and their number."""
         return {**self.data_config, "partitioning": "sites", "num-clients": len(self.sites)}
 
     def log(self, name: str) -> Path:
@@ -161,24 +161,26 @@ class Federation(_Frozen):
         return self.folder / "logs" / f"{name}.log"
 
     def environment(self, home: Path | None = None) -> FlowerEnvironment:
-        """Return where Flower's commands of this federation run, given another FLWR_HOME than its own."""
-        return FlowerEnvironment(self.folder, flower_environment(home or self.home) | {MARK: self.id})
+        """Return the environment of Flower's commands, with this federation's or another FLWR_HOME."""
+        return FlowerEnvironment(
+            self.folder, flower_environment(home or self.home) | {FEDERATION_VARIABLE: self.id}
+        )
 
     def running(self, name: str) -> psutil.Process | None:
-        """Return the process of a name, if it runs."""
+        """Return the process of this name if it runs."""
         return next((record.find() for record in self.processes if record.name == name), None)
 
     def with_process(self, record: ProcessRecord) -> Self:
-        """Return this federation with a process in place of the earlier one of its name."""
-        others = tuple(known for known in self.processes if known.name != record.name)
+        """Return this federation with a process that replaces the one of the same name."""
+        others = tuple(other for other in self.processes if other.name != record.name)
         return self.model_copy(update={"processes": (*others, record)})
 
     def site(self, name: str) -> Site:
-        """Return the site of a name."""
+        """Return the site with this name."""
         return next(site for site in self.sites if site.name == name)
 
     def with_site(self, name: str, **changes: str | int) -> Self:
-        """Return this federation with attributes of a site changed."""
+        """Return this federation with changed attributes of a site."""
         sites = (site.model_copy(update=changes) if site.name == name else site for site in self.sites)
         return self.model_copy(update={"sites": tuple(sites)})
 
@@ -189,7 +191,7 @@ class Federation(_Frozen):
 
 
 def data_config(config: RunConfig) -> dict[str, Scalar]:
-    """Return those keys of a config that decide which images a site holds."""
+    """Return the values of :data:`DATA_KEYS` in a config."""
     values = config.to_run_config()
     return {key: values[key] for key in DATA_KEYS}
 
@@ -205,17 +207,17 @@ def read_federation(folder: Path) -> Federation:
     Parameters
     ----------
     folder : Path
-        The folder that was given to ``fgl federation up``.
+        The folder of ``fgl federation up``.
 
     Returns
     -------
     Federation
-        As its file has it; what of it still runs is not asked here.
+        The content of the file; its processes need not run.
 
     Raises
     ------
     ConfigError
-        When there is none, or its file cannot be read.
+        When the folder holds no federation or the file cannot be read.
     """
     file = folder / _FILE
     try:
@@ -223,7 +225,7 @@ def read_federation(folder: Path) -> Federation:
         return Federation.model_validate(content | {"folder": folder.absolute()})
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no federation in '{folder}'; `fgl federation up {folder}` makes one"
+            f"there is no federation in '{folder}'; `fgl federation up {folder}` creates one"
         ) from None
     except (OSError, ValueError, TypeError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error

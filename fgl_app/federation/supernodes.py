@@ -1,4 +1,4 @@
-"""The SuperNodes of a federation: starting them until they have joined."""
+"""Start the SuperNodes of a federation and wait until they have joined."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from fgl_app.federation.process import StartedProcess, start_process, tls_option
 from fgl_app.federation.state import Federation, Site
 from fgl_app.launch.flower import LaunchError, free_ports, is_free
 
-# The SuperLink counts a SuperNode as online for 60 s after its last sign of life.
+# The SuperLink counts a SuperNode as online for 60 s after its last message.
 JOIN_SECONDS = 180.0
 RETRY_SECONDS = 5.0
 
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
-# How the SuperLink refuses a SuperNode while it counts an earlier one with the same key as online.
+# Rejection by the SuperLink while it counts an earlier SuperNode with the same key as online.
 _NOT_ACTIVATED = "Failed to activate SuperNode"
 
 
-def start_supernodes(federation: Federation, say: Callable[[str], None]) -> Federation:
-    """Start the SuperNodes that do not run, until each has joined.
+def start_supernodes(federation: Federation, notify: Callable[[str], None]) -> Federation:
+    """Start the SuperNodes that do not run, and wait until each has joined.
 
     Parameters
     ----------
     federation : Federation
-        Its SuperLink runs and knows the keys.
-    say : Callable[[str], None]
-        Gets lines for the user.
+        A federation whose SuperLink runs and has the sites' keys.
+    notify : Callable[[str], None]
+        Receives lines for the user.
 
     Returns
     -------
     Federation
-        With the processes that were started, and ports in place of those that others have taken.
+        The federation with the new processes, and with new ports where another program uses a port.
 
     Raises
     ------
     LaunchError
-        When one does not join.
+        When a SuperNode does not join.
     """
-    absent = [site.name for site in federation.sites if not federation.running(site.name)]
-    federation, joining = _start_all(federation, absent)
+    stopped = [site.name for site in federation.sites if not federation.running(site.name)]
+    federation, joining = _start_all(federation, stopped)
     deadline = time.monotonic() + JOIN_SECONDS
-    told: set[str] = set()
+    notified: set[str] = set()
     while joining:
         time.sleep(0.2)
-        refused = []
+        rejected = []
         for name, started in list(joining.items()):
-            # Asked before the output is read, so that nothing it wrote is missed.
+            # Polled before the output is read, so that the output is complete.
             ended, late = started.process.poll() is not None, time.monotonic() > deadline
             output = started.output()
             if found := _NODE_ID.findall(output):
                 del joining[name]
-                say(f"{name}: joined")
+                notify(f"{name}: joined")
                 federation = federation.with_site(name, node_id=found[-1]).save()
             elif late or (ended and _NOT_ACTIVATED not in output):
                 raise LaunchError(f"the SuperNode of {name} did not join{started.log_tail()}")
             elif ended:
-                refused.append(name)
-        for name in refused:
-            if name not in told:
-                say(f"{name}: the SuperLink still counts the old one; trying again")
-        told.update(refused)
-        if refused:
+                rejected.append(name)
+        for name in rejected:
+            if name not in notified:
+                notify(f"{name}: the SuperLink still counts the previous process as online; trying again")
+        notified.update(rejected)
+        if rejected:
             time.sleep(RETRY_SECONDS)
-            federation, again = _start_all(federation, refused)
-            joining |= again
+            federation, restarted = _start_all(federation, rejected)
+            joining |= restarted
     return federation
 
 
@@ -99,7 +99,7 @@ def _start(federation: Federation, name: str) -> tuple[Federation, StartedProces
     if not federation.insecure:
         arguments += ["--auth-supernode-private-key", str(federation.keys / name)]
     arguments += ["--node-config", node_config(federation, site)]
-    # A home of its own, as on a machine of its own: of two processes that unpack the same app into one
-    # home at the same time, the second one runs what the first has unpacked so far.
-    where = federation.environment(federation.folder / name / "home")
-    return start_process(federation, name, where, "flower-supernode", *arguments)
+    # Each SuperNode has its own FLWR_HOME: if two unpack the same app into one home at the same time, the
+    # second runs an incomplete app.
+    environment = federation.environment(federation.folder / name / "home")
+    return start_process(federation, name, environment, "flower-supernode", *arguments)

@@ -1,1 +1,1 @@
-"""Starting Flower's own commands for a run, and following it to its end."""
+"""Start Flower's own commands for a run and follow the run to its end."""

@@ -1,4 +1,4 @@
-"""The package as a Flower app: its code and a ``pyproject.toml`` with its config keys."""
+"""The package as a Flower app: its code and a ``pyproject.toml`` with the config keys."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from fgl_app.config import config_keys
 
 Scalar = str | int | float
 
-
 _PACKAGE = Path(__file__).resolve().parents[1]
-
 _PYPROJECT = """\
 [project]
 name = "fgl-app"
@@ -34,10 +32,9 @@ clientapp = "fgl_app.client_app:app"
 
 
 def stage_app(folder: Path) -> Path:
-    """Lay out this package as a Flower app: the installed code with a ``pyproject.toml`` beside it.
+    """Write this package as a Flower app: the installed code and a ``pyproject.toml``.
 
-    The repository itself is not handed to Flower: an installed wheel has none, and Flower reads through
-    the whole directory it is given.
+    Flower does not get the repository: an installed wheel has none, and Flower reads the whole directory.
 
     Parameters
     ----------
@@ -59,6 +56,6 @@ def stage_app(folder: Path) -> Path:
 
 
 def to_toml(values: Mapping[str, Scalar]) -> str:
-    """Write scalars as TOML lines; a JSON string is a TOML string but for the DEL character."""
+    """Return scalars as TOML lines. JSON strings are TOML strings, except for the DEL character."""
     lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
     return "".join(lines).replace("\x7f", "\\u007f")

@@ -18,72 +18,74 @@ def resolve_config(
     files: Iterable[Path],
     overrides: Sequence[str],
     clients: int | None,
-    here: Path,
+    base_dir: Path,
     now: datetime,
     *,
     base: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Put a run's config together: defaults, then the files, then the overrides.
+    """Return the config of a run from the defaults, then the files, then the overrides.
 
     Parameters
     ----------
     files : Iterable[Path]
         TOML files of config keys; later ones win.
     overrides : Sequence[str]
-        ``KEY=VALUE`` each; later ones win.
+        ``KEY=VALUE`` strings; later ones win.
     clients : int or None
-        Clients to be simulated; None leaves it to the config's ``num-clients``, else to the default.
-    here : Path
-        Directory that a relative ``output-dir`` is relative to.
+        Number of simulated clients; None for the config's ``num-clients``, else the default.
+    base_dir : Path
+        Directory for relative paths.
     now : datetime
-        For the run's name when the config has none.
+        Time in the default name of the run.
     base : Mapping[str, Any] or None, default None
-        Config values that stand for the defaults.
+        Config values that replace the defaults.
 
     Returns
     -------
     RunConfig
-        Validated, with the number of clients, an absolute output directory and the run's name.
+        The validated config with the number of clients, an absolute output directory and the run's name.
 
     Raises
     ------
     ConfigError
-        One sentence on what is wrong.
+        Names the key, the rule and the value.
     """
     values = {**(base or {}), **merge_config_sources(files, overrides)}
-    asked = values.get("num-clients", 0)
-    if clients is not None and asked not in (0, clients):
-        raise ConfigError(f"--clients {clients} and config key 'num-clients' ({asked}) disagree; give one")
-    config = parse_config(values | {"num-clients": clients or asked or DEFAULT_CLIENTS})
-    output_dir = here / Path(config.output_dir).expanduser()
-    name = config.run_name or _free_name(
+    requested = values.get("num-clients", 0)
+    if clients is not None and requested not in (0, clients):
+        raise ConfigError(
+            f"--clients {clients} and config key 'num-clients' ({requested}) differ; give only one"
+        )
+    config = parse_config(values | {"num-clients": clients or requested or DEFAULT_CLIENTS})
+    output_dir = base_dir / Path(config.output_dir).expanduser()
+    name = config.run_name or _unused_name(
         output_dir, f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{config.run_label}"
     )
-    places = {
+    paths = {
         "output-dir": str(output_dir),
         "run-name": name,
-        "dataset": absolute_path(here, config.dataset),
-        "generator": absolute_path(here, config.generator),
-        "generator-lora": absolute_path(here, config.generator_lora),
-        "classifier": absolute_path(here, config.classifier),
-        "feature-extractor": absolute_path(here, config.feature_extractor),
-        "captioner": absolute_path(here, config.captioner),
-        "vocabulary": _file(here, config.vocabulary),
-        # Simulated clients leave nothing outside the run's folder.
-        "client-state-dir": str(here / Path(config.client_state_dir).expanduser())
+        "dataset": absolute_path(base_dir, config.dataset),
+        "generator": absolute_path(base_dir, config.generator),
+        "generator-lora": absolute_path(base_dir, config.generator_lora),
+        "classifier": absolute_path(base_dir, config.classifier),
+        "feature-extractor": absolute_path(base_dir, config.feature_extractor),
+        "captioner": absolute_path(base_dir, config.captioner),
+        "vocabulary": _vocabulary_path(base_dir, config.vocabulary),
+        # Simulated clients write only to the run's folder.
+        "client-state-dir": str(base_dir / Path(config.client_state_dir).expanduser())
         if config.client_state_dir
         else ("" if config.resume else str(output_dir / name / "clients")),
     }
-    return parse_config(config.to_run_config() | places)
+    return parse_config(config.to_run_config() | paths)
 
 
 def load_resume_config(run: Path) -> dict[str, Any]:
-    """Return the config values with which the run of a folder goes on.
+    """Return the config values that resume the run in a folder.
 
     Raises
     ------
     ConfigError
-        When the folder is no run's, or the run completed or still goes on.
+        When the folder is not a run's, or the run completed or is still running.
     """
     folder = run.expanduser().resolve()
     try:
@@ -95,12 +97,12 @@ def load_resume_config(run: Path) -> dict[str, Any]:
 
 
 def check_resume_config(before: Mapping[str, Any], config: RunConfig) -> None:
-    """Check that a run goes on as it began.
+    """Check that a resumed run keeps its config.
 
     Raises
     ------
     ConfigError
-        Names the key that may not change.
+        Names the key that must not change.
     """
     try:
         check_same_config(before, config.to_run_config())
@@ -109,7 +111,7 @@ def check_resume_config(before: Mapping[str, Any], config: RunConfig) -> None:
 
 
 def merge_config_sources(files: Iterable[Path], overrides: Iterable[str]) -> dict[str, Any]:
-    """Return the config values that TOML files and ``KEY=VALUE`` overrides give; later ones win."""
+    """Return the config values of TOML files and ``KEY=VALUE`` overrides; later ones win."""
     values: dict[str, Any] = {}
     for file in files:
         values |= read_config(file)
@@ -117,7 +119,7 @@ def merge_config_sources(files: Iterable[Path], overrides: Iterable[str]) -> dic
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Read a TOML file of config keys; what is wrong with it is a :class:`ConfigError`."""
+    """Return the content of a TOML file of config keys; raises ConfigError if it cannot be read."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -127,7 +129,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split ``KEY=VALUE``: the value of a string key is taken as it stands, any other as a TOML scalar."""
+    """Return key and value of ``KEY=VALUE``: raw text for string keys, else a TOML scalar."""
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise ConfigError(f"config values are given as KEY=VALUE, without spaces around '=', got '{text}'")
@@ -136,26 +138,26 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        # The config names the rule for the key better than the TOML reader could.
+        # parse_config then raises with the rule of the key.
         return key, value
     return key, parsed if isinstance(parsed, bool | int | float) else value
 
 
-def absolute_path(here: Path, source: str) -> str:
-    """Name a folder or file by its absolute path, since the run happens elsewhere; keep a hub id."""
-    place = here / Path(source).expanduser()
-    return str(place) if source and source not in BUILTIN_NAMES and place.exists() else source
+def absolute_path(base_dir: Path, source: str) -> str:
+    """Return the absolute path of an existing folder or file; leave built-in names and hub ids unchanged."""
+    path = base_dir / Path(source).expanduser()
+    return str(path) if source and source not in BUILTIN_NAMES and path.exists() else source
 
 
-def _file(here: Path, name: str) -> str:
-    """Name a file by its absolute path; a bare name is one that is shipped."""
-    return str(here / Path(name).expanduser()) if Path(name).suffix else name
+def _vocabulary_path(base_dir: Path, name: str) -> str:
+    """Return the absolute path of a file; leave the name of a shipped vocabulary unchanged."""
+    return str(base_dir / Path(name).expanduser()) if Path(name).suffix else name
 
 
-def _free_name(output_dir: Path, name: str) -> str:
-    """Return the name, with a number when runs of the same second have taken it."""
-    number, free = 1, name
-    while (output_dir / free).exists():
+def _unused_name(output_dir: Path, name: str) -> str:
+    """Return the name, with a number if runs that started in the same second have it."""
+    number, unused = 1, name
+    while (output_dir / unused).exists():
         number += 1
-        free = f"{name}-{number}"
-    return free
+        unused = f"{name}-{number}"
+    return unused

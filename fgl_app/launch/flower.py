@@ -1,4 +1,4 @@
-"""Flower's commands as processes: their surroundings and their answers."""
+"""Flower's commands as processes: their environment and their output."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from typing import Any
 
 START_SECONDS = 120.0
 CONNECTION = "fgl"
-"""Name of the SuperLink's connection in the ``config.toml`` of an FLWR_HOME."""
+"""Name of the connection to the SuperLink in the ``config.toml`` of an FLWR_HOME."""
 
 
 class LaunchError(RuntimeError):
-    """Flower could not be started, or was lost on the way."""
+    """Flower did not start, rejected a command, or ended before the run."""
 
 
 @dataclass(frozen=True)
 class FlowerEnvironment:
-    """Where Flower's commands run.
+    """Working directory and environment of Flower's commands.
 
     Attributes
     ----------
     folder : Path
-        Their working directory; it holds no package that they could import by mistake.
+        Working directory; holds no package that a command could import by mistake.
     env : Mapping[str, str]
-        Their whole environment.
+        All environment variables.
     """
 
     folder: Path
@@ -43,29 +43,29 @@ class FlowerEnvironment:
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """Return this process's environment, made fit for Flower's commands.
+    """Return the environment variables of this process, adapted for Flower's commands.
 
     Parameters
     ----------
     home : Path
-        Their FLWR_HOME.
+        FLWR_HOME of the commands.
     """
     env = dict(os.environ)
     env["FLWR_HOME"] = str(home)
-    # Flower's simulation would take that cluster for its own and fail; `ray-address` is what uses one.
+    # Flower's simulation would connect to this cluster and fail; `ray-address` is the key for clusters.
     env.pop("RAY_ADDRESS", None)
-    # Flower starts its parts by name, and they must come from this installation.
+    # Flower starts its other commands from PATH; they must come from this installation.
     env["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), env.get("PATH", os.defpath)])
-    # A proxy cannot reach the loopback interface of this machine.
+    # Connections to the loopback interface must not use a proxy.
     for name in ("no_proxy", "NO_PROXY"):
         env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1", "localhost"]))
-    # Each line of the log shall arrive when it is written.
+    # Log lines must arrive as they are written.
     env["PYTHONUNBUFFERED"] = "1"
     defaults = {
-        # Threads that wait must not keep the other clients from the CPUs.
+        # Waiting threads must not take CPU time from other clients.
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
-        # Makes Ray listen on the loopback interface alone, on any system; by default it listens on all.
+        # With this, Ray listens only on the loopback interface instead of all.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
     }
@@ -73,18 +73,18 @@ def flower_environment(home: Path) -> dict[str, str]:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports of the loopback interface on which nobody listens, all different."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(number)]
+    """Return different unused ports of the loopback interface."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def is_free(port: int) -> bool:
-    """Return whether a port of the loopback interface can be listened on."""
+    """Return whether a server can listen on a port of the loopback interface."""
     with socket.socket() as probe:
-        # As servers do: connections that have ended a moment ago do not count.
+        # As servers do, ignore connections that were just closed.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -93,62 +93,64 @@ def is_free(port: int) -> bool:
     return True
 
 
-def start(where: FlowerEnvironment, command: str, *arguments: str, stdout: int) -> subprocess.Popen[str]:
-    """Start one of Flower's commands in a session of its own.
+def start(
+    environment: FlowerEnvironment, command: str, *arguments: str, stdout: int
+) -> subprocess.Popen[str]:
+    """Start one of Flower's commands as the leader of a new session.
 
     Parameters
     ----------
-    where : FlowerEnvironment
-        Where it runs.
+    environment : FlowerEnvironment
+        Working directory and environment variables.
     command : str
-        Its name.
+        Name of the command.
     *arguments : str
-        Its arguments.
+        Arguments of the command.
     stdout : int
-        File descriptor, or ``subprocess.PIPE``, for all it writes.
+        File descriptor, or ``subprocess.PIPE``, for stdout and stderr.
 
     Returns
     -------
     subprocess.Popen[str]
-        The process, which leads a session of its own.
+        The process.
 
     Raises
     ------
     LaunchError
-        When it is not installed.
+        When the command is not installed.
     """
-    path = shutil.which(command, path=where.env["PATH"])
+    path = shutil.which(command, path=environment.env["PATH"])
     if path is None:
         raise LaunchError(f"Flower's command '{command}' is missing; is flwr[simulation] installed?")
     return subprocess.Popen(
         [path, *arguments],
-        cwd=where.folder,
-        env=where.env,
+        cwd=environment.folder,
+        env=environment.env,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.STDOUT,
-        # Ctrl-C reaches the launcher alone, which then ends the others in order.
+        # Ctrl-C reaches only this process, which then ends the others in order.
         start_new_session=True,
         encoding="utf-8",
         errors="replace",
     )
 
 
-def flwr(where: FlowerEnvironment, *arguments: str) -> dict[str, Any]:
-    """Return what a ``flwr`` command answers.
+def flwr(environment: FlowerEnvironment, *arguments: str) -> dict[str, Any]:
+    """Run a ``flwr`` command and return its JSON output.
 
     Raises
     ------
     LaunchError
-        When it did not succeed; says why.
+        When the command fails; gives the reason.
     """
-    process = start(where, "flwr", *arguments, "--format", "json", stdout=subprocess.PIPE)
+    process = start(environment, "flwr", *arguments, "--format", "json", stdout=subprocess.PIPE)
     text, _ = process.communicate()
     try:
         answer: dict[str, Any] = json.loads(text[text.index("{") :])
     except ValueError:
         answer = {"error-message": text}
-    # The exit code is 0 in either case.
+    # The exit code is also 0 if the command fails.
     if not answer.get("success"):
         raise LaunchError(f"`flwr {arguments[0]}` failed: {' '.join(answer['error-message'].split())}")
     return answer
@@ -162,14 +164,14 @@ def wait_until_healthy(process: subprocess.Popen[str], port: int, authority: Pat
     process : subprocess.Popen
         The SuperLink.
     port : int
-        Its port.
+        Port of the SuperLink.
     authority : Path or None, default None
-        Certificate of the authority that signed the SuperLink's; None when it speaks plain text.
+        Certificate of the authority that signed the SuperLink's certificate; None without TLS.
 
     Raises
     ------
     LaunchError
-        When it ends instead, or does not answer in time.
+        When the SuperLink ends or does not answer in time.
     """
     deadline = time.monotonic() + START_SECONDS
     while not is_healthy(port, authority):
@@ -181,7 +183,7 @@ def wait_until_healthy(process: subprocess.Popen[str], port: int, authority: Pat
 
 
 def is_healthy(port: int, authority: Path | None = None) -> bool:
-    """Return whether a SuperLink answers; the parameters are those of :func:`wait_until_healthy`."""
+    """Return whether a SuperLink answers; same parameters as :func:`wait_until_healthy`."""
     connection = (
         http.client.HTTPSConnection(
             "127.0.0.1", port, timeout=5, context=ssl.create_default_context(cafile=authority)

@@ -1,4 +1,4 @@
-"""The end of processes that belong together, wherever Flower and Ray have put them."""
+"""Ending all processes that Flower and Ray started for a run or a federation."""
 
 from __future__ import annotations
 
@@ -15,59 +15,59 @@ END_SECONDS = 5.0
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Return whether a process runs: one that has ended but was not waited for does not."""
+    """Return whether a process runs; a zombie does not."""
     with suppress(psutil.Error):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
 def terminate_process_group(
-    variable: str, value: str, *leaders: Iterable[psutil.Process], seconds: float = END_SECONDS
+    variable: str, value: str, *stages: Iterable[psutil.Process], seconds: float = END_SECONDS
 ) -> None:
-    """End processes in order, and then all that were started in the same surroundings.
+    """Terminate processes in stages, then kill all that remain of the group.
 
     Parameters
     ----------
     variable, value : str
-        A variable that the environment of all of them has, and of nobody else's session.
-    *leaders : Iterable[psutil.Process]
-        Groups that are asked to end, one group after the other. Who has not ended in its time, and whoever
-        else is of the family, is killed.
+        Environment variable that marks the group, see :func:`process_group`.
+    *stages : Iterable[psutil.Process]
+        Processes to terminate together, one stage after the other. Processes that do not end in time, and
+        all others of the group, are killed.
     seconds : float, default 5.0
-        Time that each group has to end, and the rest of the family after them.
+        Time limit of each stage, and of the rest of the group afterwards.
     """
-    # A second Ctrl-C must not leave half of them behind.
+    # A second Ctrl-C must not leave processes behind.
     with _without_interrupts():
-        processes = process_group(variable, value)
-        for group in map(list, leaders):
-            for process in group:
+        group = process_group(variable, value)
+        for stage in map(list, stages):
+            for process in stage:
                 with suppress(psutil.NoSuchProcess):
                     process.terminate()
-            _wait(group, seconds)
-        _wait(processes, seconds)
-        # Those seen at first are not found again by an environment that nobody alive has any more.
-        left = {*processes, *process_group(variable, value)}
-        for process in left:
+            _wait(stage, seconds)
+        _wait(group, seconds)
+        # A second search can miss Ray's workers: it finds their session only while a marked process runs.
+        remaining = {*group, *process_group(variable, value)}
+        for process in remaining:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        # A killed process is there a moment longer.
-        _wait(left, seconds)
+        # Killed processes take a moment to disappear.
+        _wait(remaining, seconds)
 
 
 def process_group(variable: str, value: str) -> list[psutil.Process]:
-    """Return the processes that have a variable in their environment, and those of their sessions.
+    """Return the processes with an environment variable, and all processes of their sessions.
 
-    Flower detaches its parts into sessions of their own, so one process group does not hold them all.
-    Ray's workers overwrite their environment and may have lost their parent, but stay in their session.
+    Flower starts its parts in sessions of their own, so one system process group does not hold them all.
+    Ray's workers overwrite their environment and can lose their parent, but stay in their session.
     """
-    everyone = list(psutil.process_iter())
+    processes = list(psutil.process_iter())
     sessions = set()
-    for process in everyone:
+    for process in processes:
         with suppress(psutil.Error, ProcessLookupError):
             if process.environ().get(variable) == value:
                 sessions.add(os.getsid(process.pid))
-    # The launcher's own session is the user's: it holds more than what the launcher started.
-    return [process for process in everyone if _session(process.pid) in sessions - {os.getsid(0)}]
+    # The session of this process is the user's and holds other programs.
+    return [process for process in processes if _session(process.pid) in sessions - {os.getsid(0)}]
 
 
 def _wait(processes: Iterable[psutil.Process], seconds: float) -> None:

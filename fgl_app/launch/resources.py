@@ -1,4 +1,4 @@
-"""How the simulated clients share the CPUs and GPUs of this machine."""
+"""How simulated clients share the CPUs and GPUs of this machine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """What this process may use of its machine.
+    """The resources of this machine that this process can use.
 
     Attributes
     ----------
     cpus, gpus : int
-        CPUs and NVIDIA GPUs.
+        Number of CPUs and NVIDIA GPUs.
     """
 
     cpus: int
@@ -24,40 +24,40 @@ class Machine:
 
     @classmethod
     def detect(cls) -> Machine:
-        """Look at the machine."""
+        """Return the resources of this machine."""
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return cls(usable or 1, _count_gpus())
 
 
 def federation_config(clients: int, machine: Machine, gpus_per_client: float | None) -> str:
-    """Return Flower's federation config: how many clients there are and what each may use.
+    """Return Flower's federation config: the number of clients and the resources of each.
 
     Parameters
     ----------
     clients : int
-        Simulated clients (SuperNodes).
+        Number of simulated clients (SuperNodes).
     machine : Machine
-        Its CPUs are shared out evenly in whole CPUs; as many clients run at a time as find one.
+        Clients get equal numbers of whole CPUs; as many clients run at a time as there are CPUs for.
     gpus_per_client : float or None
-        Share of a GPU that a client takes; None lets those that run at a time share the GPUs evenly.
+        Share of a GPU for each client; None for equal shares among the clients that run at a time.
 
     Returns
     -------
     str
-        For ``flwr run --federation-config``.
+        Value of ``flwr run --federation-config``.
     """
-    each = max(1, machine.cpus // clients)
-    together = min(clients, machine.cpus)
+    cpus_per_client = max(1, machine.cpus // clients)
+    concurrent = min(clients, machine.cpus)
     if gpus_per_client is None:
-        # Rounded down: shares that add up to more than a GPU would keep one client waiting.
-        share = 1 / math.ceil(together / machine.gpus) if machine.gpus else 0.0
+        # Rounded down: with shares that add up to more than one GPU, one client would wait.
+        share = 1 / math.ceil(concurrent / machine.gpus) if machine.gpus else 0.0
         gpus_per_client = math.floor(share * 10_000) / 10_000
-    # Flower starts a client process for all CPUs that Ray has, however few clients there are.
+    # Flower starts client processes for all CPUs of Ray, even with fewer clients.
     values = {
         "num-supernodes": clients,
-        "client-resources-num-cpus": each,
+        "client-resources-num-cpus": cpus_per_client,
         "client-resources-num-gpus": gpus_per_client,
-        "init-args-num-cpus": each * together,
+        "init-args-num-cpus": cpus_per_client * concurrent,
     }
     return " ".join(f"{key}={value}" for key, value in values.items())
 

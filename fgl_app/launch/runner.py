@@ -1,8 +1,8 @@
-"""Run a Flower app to its true end: Flower's own commands, in surroundings that are known.
+"""Run a Flower app with Flower's own commands in a controlled environment, and wait for its end.
 
-Every simulation gets a SuperLink of its own on a free port of the loopback interface, in a temporary
-directory, and takes it down again. So neither the directory in which the user stands nor a SuperLink left
-over from an earlier run decides which code and which environment variables a run sees.
+Each simulation starts and stops a SuperLink of its own, on a free port of the loopback interface and in a
+temporary directory. The user's directory and a SuperLink of an earlier run then have no effect on the code
+and the environment variables of the run.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from fgl_app.launch.flower import (
 )
 from fgl_app.launch.process_group import terminate_process_group
 
-# Ray's sockets have some 70 characters below its directory, and the path of a socket about 100 in all.
+# Ray's socket paths add about 70 characters to its directory; a socket path has at most about 100.
 _LONGEST_TEMPORARY_ROOT = 20
 POLL_SECONDS = 2.0
 OUTAGE_SECONDS = 600.0
-"""How long a SuperLink may be away before a run on it is given up."""
+"""How long a SuperLink may be unreachable before a run fails."""
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended, by Flower's account.
+    """How a run ended according to Flower.
 
     Attributes
     ----------
     status : str
-        Such as ``"finished:completed"``.
+        Flower's status, such as ``"finished:completed"``.
     details : str
-        Flower's reason when it failed; may be empty.
+        Flower's reason for a failure; can be empty.
     """
 
     status: str
@@ -55,12 +55,12 @@ class RunOutcome:
 
     @property
     def completed(self) -> bool:
-        """Whether Flower says that the app ended without an error."""
+        """Whether the app ended without an error."""
         return self.status == "finished:completed"
 
 
 def simulate(
-    app: Callable[[Path], Path],
+    stage: Callable[[Path], Path],
     run_config: Mapping[str, Scalar],
     federation: str,
     logs: Path,
@@ -70,17 +70,17 @@ def simulate(
 
     Parameters
     ----------
-    app : Callable[[Path], Path]
-        Given a folder that does not exist yet, returns the app's directory;
-        :func:`fgl_app.launch.app_bundle.stage_app` is one.
+    stage : Callable[[Path], Path]
+        Writes the app to a new folder and returns the app's directory, as
+        :func:`fgl_app.launch.app_bundle.stage_app` does.
     run_config : Mapping[str, Scalar]
         Values that override the app's defaults.
     federation : str
-        From :func:`fgl_app.launch.resources.federation_config`.
+        Return value of :func:`fgl_app.launch.resources.federation_config`.
     logs : Path
-        Existing folder for ``flower.log`` (the run's whole log) and ``superlink.log``.
+        Existing folder for ``flower.log``, the full log of the run, and ``superlink.log``.
     show : Callable[[str], None]
-        Gets each line of the run's log as it comes.
+        Receives each line of the run's log.
 
     Returns
     -------
@@ -90,66 +90,80 @@ def simulate(
     Raises
     ------
     LaunchError
-        If Flower does not start, refuses the run, or its SuperLink ends before the run does.
+        When Flower does not start or rejects the run, or the SuperLink ends before the run.
     """
-    with _workplace() as (place, port), _superlink(place, port, logs / "superlink.log"):
-        config_file = place.folder / "run.toml"
-        config_file.write_text(to_toml(run_config), encoding="utf-8")
-        options = ("--federation-config", federation, "--run-config", str(config_file))
-        started = flwr(place, "run", str(app(place.folder / "app")), CONNECTION, *options)
-        return _follow_to_end(place, str(started["run-id"]), logs / "flower.log", show)
+    with (
+        _temporary_environment() as (environment, port),
+        _superlink(environment, port, logs / "superlink.log"),
+    ):
+        run_id = _start_run(environment, stage, run_config, "--federation-config", federation)
+        return _follow_to_end(environment, run_id, logs / "flower.log", show)
 
 
 def run_on(
     home: Path,
-    app: Callable[[Path], Path],
+    stage: Callable[[Path], Path],
     run_config: Mapping[str, Scalar],
     logs: Path,
     show: Callable[[str], None],
 ) -> RunOutcome:
-    """Run a Flower app on a SuperLink that is there, and wait for its end.
+    """Run a Flower app on a running SuperLink and wait for its end.
+
+    The SuperLink may be unreachable for up to :data:`OUTAGE_SECONDS` during the run.
 
     Parameters
     ----------
     home : Path
-        FLWR_HOME whose connection "fgl" leads to the SuperLink.
-    app : Callable[[Path], Path]
+        FLWR_HOME with the connection "fgl" to the SuperLink.
+    stage : Callable[[Path], Path]
         As for :func:`simulate`.
     run_config : Mapping[str, Scalar]
         Values that override the app's defaults.
     logs : Path
-        Existing folder for ``flower.log``, the run's whole log.
+        Existing folder for ``flower.log``, the full log of the run.
     show : Callable[[str], None]
-        Gets each line of the run's log as it comes.
+        Receives each line of the run's log.
 
     Returns
     -------
     RunOutcome
-        Also for a run that failed. The SuperLink may be away for some minutes on the way.
+        Also for a run that failed.
 
     Raises
     ------
     LaunchError
-        If the SuperLink cannot be reached, or refuses the run.
+        When the SuperLink cannot be reached or rejects the run.
     """
     with tempfile.TemporaryDirectory(prefix="fgl-") as folder:
-        place = FlowerEnvironment(Path(folder), flower_environment(home))
-        config_file = place.folder / "run.toml"
-        config_file.write_text(to_toml(run_config), encoding="utf-8")
-        options = ("--run-config", str(config_file))
-        started = flwr(place, "run", str(app(place.folder / "app")), CONNECTION, *options)
-        run_id = str(started["run-id"])
+        environment = FlowerEnvironment(Path(folder), flower_environment(home))
+        run_id = _start_run(environment, stage, run_config)
         try:
-            return _follow_to_end(place, run_id, logs / "flower.log", show, patience=OUTAGE_SECONDS)
+            return _follow_to_end(
+                environment, run_id, logs / "flower.log", show, outage_seconds=OUTAGE_SECONDS
+            )
         except KeyboardInterrupt:
             with suppress(LaunchError):
-                flwr(place, "stop", run_id, CONNECTION)
+                flwr(environment, "stop", run_id, CONNECTION)
             raise
 
 
+def _start_run(
+    environment: FlowerEnvironment,
+    stage: Callable[[Path], Path],
+    run_config: Mapping[str, Scalar],
+    *options: str,
+) -> str:
+    """Start a run with ``flwr run`` and return its id."""
+    config_file = environment.folder / "run.toml"
+    config_file.write_text(to_toml(run_config), encoding="utf-8")
+    app = str(stage(environment.folder / "app"))
+    answer = flwr(environment, "run", app, CONNECTION, *options, "--run-config", str(config_file))
+    return str(answer["run-id"])
+
+
 @contextmanager
-def _workplace() -> Iterator[tuple[FlowerEnvironment, int]]:
-    """Yield a temporary directory with an environment for Flower there, and a free port."""
+def _temporary_environment() -> Iterator[tuple[FlowerEnvironment, int]]:
+    """Yield an environment for Flower's commands in a temporary directory, and a free port."""
     root = tempfile.gettempdir()
     folder = Path(
         tempfile.mkdtemp(prefix="fgl-", dir=root if len(root) <= _LONGEST_TEMPORARY_ROOT else "/tmp")
@@ -166,45 +180,51 @@ def _workplace() -> Iterator[tuple[FlowerEnvironment, int]]:
 
 
 @contextmanager
-def _superlink(place: FlowerEnvironment, port: int, log: Path) -> Iterator[None]:
+def _superlink(environment: FlowerEnvironment, port: int, log: Path) -> Iterator[None]:
     arguments = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
-    # The packages of this installation are used, not others fetched for each run.
+    # Use the packages of this installation instead of installing others for each run.
     arguments.append("--disable-runtime-dependency-installation")
     with log.open("a", encoding="utf-8") as file:
-        process = start(place, "flower-superlink", *arguments, stdout=file.fileno())
+        process = start(environment, "flower-superlink", *arguments, stdout=file.fileno())
     try:
         wait_until_healthy(process, port)
         yield
     finally:
-        leaders = [psutil.Process(process.pid)] if process.poll() is None else []
-        terminate_process_group("FLWR_HOME", place.env["FLWR_HOME"], leaders)
+        superlink = [psutil.Process(process.pid)] if process.poll() is None else []
+        terminate_process_group("FLWR_HOME", environment.env["FLWR_HOME"], superlink)
         process.wait()
 
 
 def _follow_to_end(
-    place: FlowerEnvironment, run_id: str, log: Path, show: Callable[[str], None], patience: float = 0.0
+    environment: FlowerEnvironment,
+    run_id: str,
+    log: Path,
+    show: Callable[[str], None],
+    outage_seconds: float = 0.0,
 ) -> RunOutcome:
-    """Show a run's log until the run has ended; the SuperLink may be away for ``patience`` seconds."""
-    shown, last_heard = 0, time.monotonic()
+    """Show the log of a run until it ends; the SuperLink may be unreachable for ``outage_seconds``."""
+    shown, last_answer = 0, time.monotonic()
     while True:
-        shown = _follow(place, run_id, log, show, shown)
+        shown = _follow(environment, run_id, log, show, shown)
         try:
-            run = flwr(place, "ls", CONNECTION, "--run-id", run_id)["runs"][0]
-            last_heard = time.monotonic()
+            run = flwr(environment, "ls", CONNECTION, "--run-id", run_id)["runs"][0]
+            last_answer = time.monotonic()
         except LaunchError:
-            if time.monotonic() - last_heard > patience:
+            if time.monotonic() - last_answer > outage_seconds:
                 raise
         else:
             if run["status"].startswith("finished"):
                 details = run["status-details"]
                 return RunOutcome(run["status"], "" if details == "N/A" else details)
-        # The log may end a moment before the run, or break off.
+        # The log can end shortly before the run, or break off.
         time.sleep(POLL_SECONDS)
 
 
-def _follow(place: FlowerEnvironment, run_id: str, log: Path, show: Callable[[str], None], shown: int) -> int:
-    """Show the lines of a run's log after the first ``shown`` ones; return how many there were."""
-    process = start(place, "flwr", "log", run_id, CONNECTION, "--stream", stdout=subprocess.PIPE)
+def _follow(
+    environment: FlowerEnvironment, run_id: str, log: Path, show: Callable[[str], None], shown: int
+) -> int:
+    """Show the lines of a run's log after the first ``shown``, and return the number of lines."""
+    process = start(environment, "flwr", "log", run_id, CONNECTION, "--stream", stdout=subprocess.PIPE)
     assert process.stdout is not None
     number = 0
     with process, log.open("a", encoding="utf-8", buffering=1) as file:
@@ -214,6 +234,6 @@ def _follow(place: FlowerEnvironment, run_id: str, log: Path, show: Callable[[st
                     file.write(line)
                     show(line.rstrip("\n"))
         finally:
-            # Had showing failed, this command would go on until the run ends.
+            # If `show` raises, the command would otherwise run until the end of the run.
             process.kill()
     return max(number, shown)

@@ -23,7 +23,7 @@ from fgl_app.server.training import train_with_progress
 from fgl_app.strategies.fgl import FGLStrategy
 from fgl_app.synthesis.command import synthesize_in_subprocess, uses_ray
 from fgl_app.synthesis.engine import make_set
-from fgl_app.synthesis.generator import generator_settings, load_generator, on_cpu
+from fgl_app.synthesis.generator import cpu_settings, generator_settings, load_generator
 from fgl_app.synthesis.job import EMBEDDINGS, SYNTHETIC, SynthesisJob, save_embeddings
 from fgl_app.tasks.classification import server_settings, synthetic_settings
 
@@ -37,7 +37,7 @@ def run_fgl(session: Session) -> nn.Module:
     with session.directory.phase("loading the generator"):
         # Ray's workers load their own generator; the server's encodes texts only and leaves them the GPU.
         settings = generator_settings(config)
-        pipeline = load_generator(on_cpu(settings) if uses_ray(config) else settings)
+        pipeline = load_generator(cpu_settings(settings) if uses_ray(config) else settings)
         # The negative prompt is encoded in any case: its shapes are those of a valid upload.
         negative = encode_texts(pipeline, [config.negative_prompt])
 
@@ -62,6 +62,7 @@ def run_fgl(session: Session) -> nn.Module:
         embedding_shapes=_embedding_shapes(session, negative),
         encoder=encoder_fingerprint(pipeline),
         max_upload_bytes=int(config.max_upload_mb * 1e6),
+        max_weight_ratio=config.max_weight_ratio,
         num_nodes=config.num_clients,
         min_uploads=config.min_nodes,
         setup_timeout=config.node_timeout,

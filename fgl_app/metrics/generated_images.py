@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +11,7 @@ NEIGHBOURS = 3
 """k in the precision and recall of Kynkaanniemi et al. 2019."""
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """Similarity of generated and real images; the fields are keys of ``METRICS``.
-
-    Parameters
-    ----------
-    frechet_distance : float
-        Distance between Gaussians fitted to the features (Heusel et al. 2017); 0 is best.
-    precision, recall : float
-        Share of generated images in the manifold of the real images, and vice versa, in [0, 1]
-        (Kynkaanniemi et al. 2019).
-    """
-
-    frechet_distance: float
-    precision: float
-    recall: float
-
-
-def fidelity(real: Tensor, generated: Tensor) -> Fidelity:
+def fidelity(real: Tensor, generated: Tensor) -> dict[str, float]:
     """Compare the features of real and generated images.
 
     Parameters
@@ -40,15 +21,17 @@ def fidelity(real: Tensor, generated: Tensor) -> Fidelity:
 
     Returns
     -------
-    Fidelity
-        The metrics; precision and recall use the first min(N, M) rows of both.
+    dict[str, float]
+        ``frechet_distance`` between Gaussians fitted to the features (Heusel et al. 2017); 0 is best.
+        ``precision`` and ``recall``, the share of generated images in the manifold of the real images and
+        vice versa, in [0, 1], from the first min(N, M) rows of both (Kynkaanniemi et al. 2019).
     """
     rows = min(len(real), len(generated))
-    return Fidelity(
-        frechet_distance(real, generated),
-        _share_within(generated[:rows], real[:rows]),
-        _share_within(real[:rows], generated[:rows]),
-    )
+    return {
+        "frechet_distance": frechet_distance(real, generated),
+        "precision": _share_within(generated[:rows], real[:rows]),
+        "recall": _share_within(real[:rows], generated[:rows]),
+    }
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:

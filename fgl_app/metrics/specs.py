@@ -6,6 +6,7 @@ computes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 from fgl_app.metrics.units import format_number, format_percent
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MetricSpec:
     """How a metric is named, shown and compared.
 
@@ -36,7 +37,9 @@ class MetricSpec:
     curve_title : str, default ""
         Title of a curve; primary metrics have one.
     explanation : str, default ""
-        Note on a key figure that is not the primary metric.
+        Note in the report, which makes the metric a key figure like the primary metric.
+    maximum : float, default 1.0
+        Largest possible value; the smallest is 0.
     """
 
     key: str
@@ -48,59 +51,47 @@ class MetricSpec:
     scale: Literal["fraction", "log"] = "fraction"
     curve_title: str = ""
     explanation: str = ""
+    maximum: float = 1.0
 
     @property
     def heading(self) -> str:
         """The title with a capital first letter."""
         return self.title[0].upper() + self.title[1:]
 
-    @property
-    def key_figure(self) -> bool:
-        """Whether reports show the final value of the metric at the top."""
-        return self.primary or bool(self.explanation)
 
-
-METRICS: dict[str, MetricSpec] = {
-    spec.key: spec
-    for spec in (
-        MetricSpec(
-            key="accuracy",
-            title="accuracy",
-            format=format_percent,
-            primary=True,
-            curve_title="Accuracy of the global model",
-        ),
-        MetricSpec(key="loss", title="loss", format="{:.3f}".format, higher_is_better=False),
-        MetricSpec(
-            key="frechet_distance",
-            title="Frechet distance",
-            format=format_number,
-            higher_is_better=False,
-            primary=True,
-            scale="log",
-            curve_title="Frechet distance of the global model's samples",
-        ),
-        MetricSpec(key="precision", title="precision", format=format_percent),
-        MetricSpec(key="recall", title="recall", format=format_percent),
-        MetricSpec(
-            key="label_agreement",
-            title="label agreement",
-            format=format_percent,
-            explanation="samples classified as their own class",
-        ),
-        MetricSpec(
-            key="downstream_accuracy",
-            title="downstream accuracy",
-            format=format_percent,
-            final_only=True,
-            explanation="of a classifier trained on samples",
-        ),
-    )
-}
+_SPECS = (
+    MetricSpec(
+        "accuracy", "accuracy", format_percent, primary=True, curve_title="Accuracy of the global model"
+    ),
+    MetricSpec("loss", "loss", "{:.3f}".format, higher_is_better=False, maximum=math.inf),
+    MetricSpec(
+        "frechet_distance",
+        "Frechet distance",
+        format_number,
+        higher_is_better=False,
+        primary=True,
+        scale="log",
+        maximum=math.inf,
+        curve_title="Frechet distance of the global model's samples",
+    ),
+    MetricSpec("precision", "precision", format_percent),
+    MetricSpec("recall", "recall", format_percent),
+    MetricSpec(
+        "label_agreement", "label agreement", format_percent, explanation="samples classified as their class"
+    ),
+    MetricSpec(
+        "downstream_accuracy",
+        "downstream accuracy",
+        format_percent,
+        final_only=True,
+        explanation="of a classifier trained on samples",
+    ),
+)
+METRICS = {spec.key: spec for spec in _SPECS}
 """All metrics by key, in display order."""
 
-KEY_FIGURES = tuple(spec for spec in METRICS.values() if spec.key_figure)
-PRIMARY_METRICS = tuple(spec for spec in METRICS.values() if spec.primary)
+PRIMARY_METRICS = tuple(spec for spec in _SPECS if spec.primary)
+KEY_FIGURES = tuple(spec for spec in _SPECS if spec.primary or spec.explanation)
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:

@@ -1,1 +1,1 @@
-"""Building and loading models: classifiers and text-to-image pipelines."""
+"""Building, loading and saving of models: classifiers, diffusion models and text-to-image pipelines."""

@@ -1,4 +1,4 @@
-"""The models that are installed with the package."""
+"""Models installed with the package."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-"""Classes of the built-in digits, and all that the embedded generator can draw."""
+"""Classes of the built-in digits; the embedded generator draws no others."""
 
 
 def asset(name: str, marker: str) -> Path:
     """Return the folder of an embedded model.
 
-    Flower's app bundle carries no binary files and shadows the installed package, so the folder is looked
-    up through the installed distribution and never beside this module.
+    Flower's app bundle has no binary files and shadows the installed package, so the folder is found through
+    the installed distribution and not relative to this module.
 
     Parameters
     ----------
     name : str
         Folder in ``fgl_app/assets``.
     marker : str
-        A file it holds.
+        A file in that folder.
 
     Raises
     ------
     FileNotFoundError
-        When fgl-app is not installed in this environment, or without its weights.
+        If fgl-app is not installed in this environment, or its weights are missing.
     """
     try:
         installed = distribution("fgl-app")

@@ -1,4 +1,4 @@
-"""Image-to-text models: who writes the captions of instance-level prompts."""
+"""Captioners of instance-level prompts: image-to-text models and stroke measures."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fgl_app.models.hub_ids import is_hub_id
+from fgl_app.models.hub_ids import is_hub_id, unreachable_error
 
 STROKES = "strokes"
-"""The captioner that measures pen strokes, and is no model."""
+"""Name of the captioner that measures pen strokes, without a model."""
 STROKES_SIZE = 32
-LONGEST_CAPTION = 40
-UNREACHABLE = "captioner '{}' is neither in the hub's cache nor to be reached; give a local folder"
+MAX_CAPTION_TOKENS = 40
 
 
 def check_captioner(name: str) -> None:
-    """Raise ValueError when a ``captioner`` config value is no name, no folder of a model and no hub id."""
+    """Raise ValueError if a ``captioner`` config value is not "strokes", a model's folder or a hub id."""
     folder = Path(name).expanduser()
     if name == STROKES or (folder / "config.json").is_file() or (is_hub_id(name) and not folder.is_dir()):
         return
@@ -29,12 +28,12 @@ def check_captioner(name: str) -> None:
 
 
 def captioner_kind(name: str) -> str:
-    """Return what a captioner is, from its config.
+    """Return a description of a captioner, from its config.
 
     Raises
     ------
     ValueError
-        When it is none, or not to be reached.
+        If it is not a captioner or cannot be loaded.
     """
     check_captioner(name)
     if name == STROKES:
@@ -45,24 +44,24 @@ def captioner_kind(name: str) -> str:
     try:
         kind = AutoConfig.from_pretrained(name).model_type
     except OSError as error:
-        raise ValueError(UNREACHABLE.format(name)) from error
+        raise unreachable_error("captioner", name) from error
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise ValueError(f"captioner '{name}' is a {kind}, which writes no text about images")
+        raise ValueError(f"captioner '{name}' is a {kind}, which does not generate text from images")
     return f"{MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[kind]} in {name}"
 
 
 def load_captioner(name: str, prompt: str, device: torch.device) -> Callable[[Tensor], list[str]]:
-    """Load what writes captions.
+    """Load a captioner.
 
     Parameters
     ----------
     name : str
-        "strokes" for the words on pen strokes that suit digits, or the hub id or folder of any model of
+        "strokes" to describe the pen strokes of digits, or the hub id or folder of any model of
         ``AutoModelForImageTextToText``: BLIP, BLIP-2, GIT, Florence-2 and others.
     prompt : str
-        Text that the model is to continue, or its task's token; empty is none.
+        Text for the model to continue, or the token of its task; empty for none.
     device : torch.device
-        Where it goes; half precision on CUDA.
+        Device of the model; half precision on CUDA.
 
     Returns
     -------
@@ -72,7 +71,7 @@ def load_captioner(name: str, prompt: str, device: torch.device) -> Callable[[Te
     Raises
     ------
     ValueError
-        When it is neither in the hub's cache nor to be reached.
+        If it is neither in the hub's cache nor can it be downloaded.
     """
     if name == STROKES:
         return _stroke_captions
@@ -84,7 +83,7 @@ def load_captioner(name: str, prompt: str, device: torch.device) -> Callable[[Te
         # Safetensors only: a pickled weight file can run code.
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, use_safetensors=True)
     except OSError as error:
-        raise ValueError(UNREACHABLE.format(name)) from error
+        raise unreachable_error("captioner", name) from error
     model = model.to(device).eval()
 
     @torch.inference_mode()
@@ -93,7 +92,7 @@ def load_captioner(name: str, prompt: str, device: torch.device) -> Callable[[Te
         text = {"text": [prompt] * len(images)} if prompt else {}
         inputs = processor(images=list(colour), return_tensors="pt", **text).to(device, dtype)
         inputs.pop("token_type_ids", None)
-        tokens = model.generate(**inputs, max_new_tokens=LONGEST_CAPTION, do_sample=False)
+        tokens = model.generate(**inputs, max_new_tokens=MAX_CAPTION_TOKENS, do_sample=False)
         texts = processor.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip().removeprefix(prompt.lower()).strip() for text in texts]
 
@@ -105,7 +104,7 @@ def _stroke_captions(images: Tensor) -> list[str]:
     from fgl_app.algorithms.strokes import measure_strokes, stroke_captions
     from fgl_app.algorithms.types import LabeledImages
 
-    # The words stand for pixels of the original digits, whatever the classifier's image size.
+    # The thresholds of the words are in pixels of the original digits, whatever the classifier's image size.
     data = LabeledImages(images, torch.zeros(len(images), dtype=torch.int64))
     originals = resize_images(match_channels(data, 1), STROKES_SIZE).images.float() / 255
     return stroke_captions(measure_strokes(originals))

@@ -1,4 +1,4 @@
-"""Image classifiers: a small CNN, others from their configs, pretrained ones by hub id or folder."""
+"""Image classifiers: a small CNN, architectures of ``transformers``, and pretrained models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fgl_app.models.hub_ids import is_hub_id, unknown_source_error
+from fgl_app.models.hub_ids import is_hub_id, unknown_source_error, unreachable_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,7 +32,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit-small": ("vit", {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}),
     "convnext-tiny": ("convnext", {}),
 }
-"""Classifiers of ``transformers`` from scratch: kind of model and what its config changes."""
+"""Classifiers of ``transformers`` trained from scratch: model type and changes to its default config."""
 PREPROCESSOR = "preprocessor_config.json"
 SMALL_CNN = "fgl_app.models.SmallCNN"
 
@@ -40,7 +40,7 @@ SMALL_CNN = "fgl_app.models.SmallCNN"
 class SmallCNN(nn.Sequential):
     """Three convolutions and two linear layers: 0.2 million weights at 32 x 32 pixels, 10 classes.
 
-    Without normalization layers: their running statistics do not average well over skewed clients.
+    It has no normalization layers: their running statistics do not average well over skewed clients.
     """
 
     def __init__(self, num_classes: int, in_channels: int, image_size: int) -> None:
@@ -69,9 +69,9 @@ class TransformersClassifier(nn.Module):
     Parameters
     ----------
     model : PreTrainedModel
-        Its ``config.num_channels`` says how many channels it takes; grey images are repeated to fit.
+        Takes ``config.num_channels`` channels; greyscale images are repeated to match.
     mean, std : Sequence[float], default (0.5,), (0.5,)
-        What it was trained to expect of pixels in [0, 1], for each channel or for all.
+        Normalization of pixels in [0, 1] that it was trained with, per channel or for all channels.
     """
 
     mean: Tensor
@@ -82,7 +82,7 @@ class TransformersClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        # They belong to the input, not to the weights that travel.
+        # Not persistent: they are not exchanged like weights.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
@@ -95,12 +95,12 @@ class TransformersClassifier(nn.Module):
 
 
 def check_classifier(name: str) -> None:
-    """Raise ValueError when a ``classifier`` config value is no name, no folder of one and no hub id."""
+    """Raise ValueError if a ``classifier`` config value is not a known name, a model's folder or a hub id."""
     if name == "cnn" or name in ARCHITECTURES:
         return
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ValueError(f"classifier folder {folder} is no saved model: it has no config.json")
+        raise ValueError(f"classifier folder {folder} is not a saved model: it has no config.json")
     if not (folder.is_dir() or is_hub_id(name)):
         names = ", ".join(f"'{known}'" for known in ("cnn", *ARCHITECTURES))
         raise unknown_source_error("classifier", f"one of {names}", name)
@@ -114,12 +114,12 @@ def build_classifier(
     Parameters
     ----------
     name : str
-        "cnn" or one of :data:`ARCHITECTURES` from scratch; or the hub id or folder of a pretrained
-        ``transformers`` image classifier, which gets a new head where its number of classes differs.
+        "cnn" or one of :data:`ARCHITECTURES`, from scratch; or the hub id or folder of a pretrained
+        ``transformers`` image classifier, which gets a new head if its number of classes differs.
     num_classes, in_channels, image_size : int
-        Shape of its output and input.
+        Shape of output and input.
     seed : int
-        Seed of the initial weights; the global random state is left alone.
+        Seed of the initial weights; the global random state does not change.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def build_classifier(
     Raises
     ------
     ValueError
-        When there is no such classifier.
+        If there is no such classifier.
     """
     check_classifier(name)
     with torch.random.fork_rng():
@@ -142,7 +142,7 @@ def build_classifier(
 
         kind, changes = ARCHITECTURES[name]
         if kind == "vit":
-            # As many patches on small images as ViT-S/16 has on 224 pixels, about.
+            # About as many patches on small images as ViT-S/16 has on 224 pixels.
             changes = {**changes, "image_size": image_size, "patch_size": 16 if image_size >= 128 else 4}
         config = AutoConfig.for_model(kind, num_channels=in_channels, num_labels=num_classes, **changes)
         return TransformersClassifier(AutoModelForImageClassification.from_config(config))
@@ -151,8 +151,8 @@ def build_classifier(
 def save_classifier(model: nn.Module, folder: Path, class_names: Sequence[str]) -> None:
     """Save a classifier as ``config.json`` and ``model.safetensors``.
 
-    The folder of a ``transformers`` model is one that ``AutoModelForImageClassification`` loads; the small
-    CNN's weights are its plain state dict.
+    ``AutoModelForImageClassification`` loads the folder of a ``transformers`` model; the weights of the small
+    CNN are its state dict.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, TransformersClassifier):
@@ -164,7 +164,7 @@ def save_classifier(model: nn.Module, folder: Path, class_names: Sequence[str]) 
         return
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
-    # Written for its owner alone; the other results can be read by everybody.
+    # safetensors writes it readable only for its owner, unlike the other results.
     (folder / "model.safetensors").chmod(0o644)
     config = {
         "architecture": SMALL_CNN,
@@ -177,21 +177,21 @@ def save_classifier(model: nn.Module, folder: Path, class_names: Sequence[str]) 
 
 
 def classifier_shape(folder: Path) -> tuple[int, int | None]:
-    """Return how many classes a saved classifier knows and channels it takes; None: grey or colour."""
+    """Return the number of classes and of channels of a saved classifier; None channels: any."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("architecture") == SMALL_CNN:
         return config["num_classes"], config["in_channels"]
-    # Two is what transformers takes when a config names no classes.
+    # The default of transformers for a config without classes is two.
     return len(config.get("id2label", "..")), None
 
 
 def load_classifier(folder: Path) -> nn.Module:
-    """Load a classifier that a run, or ``save_classifier``, saved.
+    """Load a classifier saved by a run or by ``save_classifier``.
 
     Parameters
     ----------
     folder : Path
-        The folder ``classifier`` of a run.
+        Folder ``classifier`` of a run.
 
     Returns
     -------
@@ -201,9 +201,9 @@ def load_classifier(folder: Path) -> nn.Module:
     Raises
     ------
     FileNotFoundError
-        When the folder has no ``config.json``.
+        If the folder has no ``config.json``.
     ValueError
-        When what it describes cannot be loaded.
+        If the classifier cannot be loaded.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("architecture") == SMALL_CNN:
@@ -223,9 +223,7 @@ def _pretrained(source: str, num_classes: int | None = None) -> TransformersClas
         model = AutoModelForImageClassification.from_pretrained(source, use_safetensors=True, **head)
         file = cached_file(source, PREPROCESSOR, _raise_exceptions_for_missing_entries=False)
     except OSError as error:
-        raise ValueError(
-            f"classifier '{source}' is neither in the hub's cache nor to be reached; give a local folder"
-        ) from error
+        raise unreachable_error("classifier", source) from error
     pixels = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
     return TransformersClassifier(
         model, pixels.get("image_mean") or (0.5,), pixels.get("image_std") or (0.5,)

@@ -1,4 +1,4 @@
-"""The torch device of a config value."""
+"""Torch devices and mixed precision of config values."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Literal, cast
 import torch
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the torch device of a config value; "auto" is CUDA, else Apple's, else the CPU."""
+def resolve_device(name: str | torch.device) -> torch.device:
+    """Return the torch device of a config value; "auto" is CUDA, else MPS, else the CPU."""
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():
@@ -17,23 +17,23 @@ def resolve_device(name: str) -> torch.device:
 
 
 def check_device(name: str) -> None:
-    """Raise ValueError when this machine does not have the device of a config value."""
-    lacking = (name.startswith("cuda") and not torch.cuda.is_available()) or (
+    """Raise ValueError if this machine lacks the device of a config value."""
+    missing = (name.startswith("cuda") and not torch.cuda.is_available()) or (
         name == "mps" and not torch.backends.mps.is_available()
     )
-    if lacking:
+    if missing:
         raise ValueError(f"device '{name}' is not available on this machine; use 'auto' or 'cpu'")
 
 
 def resolve_precision(name: str, device: torch.device) -> Literal["no", "fp16", "bf16"]:
     """Return the mixed precision of a config value on a device.
 
-    "auto" is bfloat16 on CUDA where the GPU has it, else none.
+    "auto" is bfloat16 on CUDA if the GPU supports it, else "no".
 
     Raises
     ------
     ValueError
-        When the value names one and the device is not CUDA.
+        If the value requires CUDA and the device is another.
     """
     if name == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"

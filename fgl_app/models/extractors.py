@@ -1,4 +1,4 @@
-"""Feature extractors: what Frechet distances are measured in."""
+"""Feature extractors of Frechet distances."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from fgl_app.models.assets import asset
 from fgl_app.models.classifiers import classifier_shape, load_classifier
 
 BUILTIN_EXTRACTORS = {"digits": "digits_features"}
-"""Data sets with an embedded extractor, and its folder in ``fgl_app/assets``."""
-BATCH = 250
+"""Datasets with an embedded extractor, and its folder in ``fgl_app/assets``."""
+BATCH_SIZE = 250
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Turns images into features.
+    """Extract features from images.
 
     Parameters
     ----------
     name : str
-        Says which it is; goes into the summary.
+        Identifies the extractor in the summary.
     model : nn.Module
-        A classifier, whose features enter its last linear layer; or a bare extractor of uint8 images.
+        Classifier, whose features are the inputs of its last linear layer; or extractor of uint8 images.
     classifies : bool
-        Whether it is a classifier.
+        Whether the model is a classifier.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Extractor:
 
     @property
     def image_size(self) -> int | None:
-        """The side of images it takes, pixels; None takes any."""
+        """Required side of the images in pixels; None for any."""
         return getattr(self.model, "image_size", None)
 
     @torch.inference_mode()
@@ -54,56 +54,43 @@ class Extractor:
         Returns
         -------
         tuple[Tensor, Tensor or None]
-            float32 of shape (N, F), and int64 of shape (N,) when it classifies; both on the CPU.
+            float32 of shape (N, F), and int64 of shape (N,) from a classifier; both on the CPU.
         """
         device = next(self.model.parameters()).device
-        batches = [images_.to(device) for images_ in images.split(BATCH)]
+        batches = [batch.to(device) for batch in images.split(BATCH_SIZE)]
         if not self.classifies:
             return torch.cat([self.model(batch.expand(-1, 3, -1, -1)).cpu() for batch in batches]), None
-        entering: list[Tensor] = []
+        features: list[Tensor] = []
         last = [module for module in self.model.modules() if isinstance(module, nn.Linear)][-1]
-        hook = last.register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0].cpu()))
+        hook = last.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].cpu()))
         try:
             classes = torch.cat([self.model(to_input(batch)).argmax(1).cpu() for batch in batches])
         finally:
             hook.remove()
-        return torch.cat(entering), classes
+        return torch.cat(features), classes
 
 
 def check_extractor(name: str, dataset: str, *, num_classes: int, channels: int) -> None:
-    """Raise ValueError when a ``feature-extractor`` config value is none for images of a data set.
-
-    Parameters
-    ----------
-    name : str
-        The config value.
-    dataset : str
-        Name of the data set.
-    num_classes, channels : int
-        Of the data set.
-
-    Raises
-    ------
-    ValueError
-        Says what the value must be.
-    """
+    """Raise ValueError if a ``feature-extractor`` config value does not exist or fit the dataset."""
     if name == "auto" and dataset not in BUILTIN_EXTRACTORS:
         raise ValueError(
-            f"feature-extractor 'auto' is there for {', '.join(BUILTIN_EXTRACTORS)}, not for '{dataset}'; "
+            f"feature-extractor 'auto' exists for {', '.join(BUILTIN_EXTRACTORS)}, not for '{dataset}'; "
             "give 'inception' or the folder `classifier` of a run with method=classifier"
         )
     if name == "inception" and find_spec("torch_fidelity") is None:
-        raise ValueError("feature-extractor 'inception' needs the package torch-fidelity: pip install it")
+        raise ValueError(
+            "feature-extractor 'inception' needs the package torch-fidelity: pip install torch-fidelity"
+        )
     if name in ("auto", "inception"):
         return
     if not (Path(name) / "config.json").is_file():
         raise ValueError(
             f"feature-extractor must be 'auto', 'inception' or a classifier's folder, got '{name}'"
         )
-    known, taken = classifier_shape(Path(name))
-    if known != num_classes:
+    classes, taken = classifier_shape(Path(name))
+    if classes != num_classes:
         raise ValueError(
-            f"feature-extractor must know the {num_classes} classes of '{dataset}', '{name}' knows {known}"
+            f"feature-extractor must have the {num_classes} classes of '{dataset}', '{name}' has {classes}"
         )
     if taken not in (None, channels):
         raise ValueError(
@@ -117,22 +104,22 @@ def load_extractor(name: str, dataset: str, device: torch.device) -> Extractor:
     Parameters
     ----------
     name : str
-        "auto" for the data set's own, "inception" for Inception v3 with the weights that Frechet distances
-        are quoted for (torch-fidelity fetches them), or a folder that ``save_classifier`` made.
+        "auto" for the embedded extractor of the dataset, "inception" for Inception v3 with the standard
+        weights of Frechet distances (downloaded by torch-fidelity), or a folder of ``save_classifier``.
     dataset : str
-        Name of the data set.
+        Name of the dataset.
     device : torch.device
-        Where it goes.
+        Device of the model.
 
     Returns
     -------
     Extractor
-        In evaluation mode; the name of a classifier holds a hash of its weights.
+        In evaluation mode; the name of a classifier contains a hash of its weights.
 
     Raises
     ------
     ValueError
-        When Inception's weights cannot be fetched.
+        If the weights of Inception cannot be downloaded.
     """
     if name == "inception":
         from torchmetrics.image.fid import FrechetInceptionDistance
@@ -141,7 +128,7 @@ def load_extractor(name: str, dataset: str, device: torch.device) -> Extractor:
             inception = FrechetInceptionDistance(feature=2048).inception
         except OSError as error:
             raise ValueError(
-                f"the weights of feature-extractor 'inception' cannot be had: {error}"
+                f"the weights of feature-extractor 'inception' cannot be downloaded: {error}"
             ) from error
         return Extractor("inception-v3-2048", inception.to(device), classifies=False)
     folder = asset(BUILTIN_EXTRACTORS[dataset], "config.json") if name == "auto" else Path(name)

@@ -1,4 +1,4 @@
-"""Telling by content whether two pipelines encode the same, and draw the same."""
+"""Content hashes of pipelines, to compare their text encoders and their images."""
 
 from __future__ import annotations
 
@@ -21,41 +21,33 @@ IGNORED_CONFIG_KEYS = (
     *("_name_or_path", "_diffusers_version", "transformers_version", "dtype", "torch_dtype"),
     *("_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_use_default_values"),
 )
-"""Config entries that tell where a model came from and how it is held."""
+"""Config entries on the origin and the runtime of a model."""
 
 
 def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
-    """Return a hash of what turns texts into embeddings, the same in single and in half precision.
+    """Return a hash of the text encoding, the same in single and in half precision.
 
     Parameters
     ----------
     pipeline : DiffusionPipeline
-        Of :func:`load_text_encoder` or :func:`load_pipeline`.
+        Result of :func:`load_text_encoder` or :func:`load_pipeline`.
 
     Returns
     -------
     str
-        16 hexadecimal digits over the tokenizers' vocabularies, the encoders' configs and weights, and what
-        LoRA adds to them.
+        16 hexadecimal digits, a hash of the tokenizers' vocabularies and of the encoders' configs, weights
+        and LoRA weights.
     """
     return cast(str, pipeline.encoder_fingerprint)
 
 
 def pipeline_fingerprint(pipeline: DiffusionPipeline) -> str:
-    """Return a hash of all that makes images in a pipeline of :func:`load_pipeline`, with its scheduler."""
+    """Return a hash of all parts of a pipeline that determine its images, including the scheduler."""
     return cast(str, pipeline.whole_fingerprint)
 
 
 def record_fingerprints(pipeline: DiffusionPipeline, lora: str) -> None:
-    """Note a pipeline's fingerprints as it was loaded: merging LoRA rounds, and offloading hides the weights.
-
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        Just loaded, whole or the part that encodes prompts.
-    lora : str
-        LoRA weights that it is about to get; empty for none.
-    """
+    """Store the fingerprints of a new pipeline, before LoRA merging rounds and offloading hides weights."""
     weights = lora_weights(type(pipeline), lora) if lora else {}
     encoders = {name: each for name, each in weights.items() if name.startswith("text_encoder")}
     pipeline.encoder_fingerprint = _fingerprint(pipeline, TEXT_COMPONENTS, encoders)
@@ -81,11 +73,8 @@ def _fingerprint(
         if name.startswith("tokenizer"):
             digest.update(json.dumps(sorted(part.get_vocab().items())).encode())
             continue
-        config = (
-            dict(part.config)
-            if name == "scheduler" or not hasattr(part.config, "to_dict")
-            else (part.config.to_dict())
-        )
+        is_plain = name == "scheduler" or not hasattr(part.config, "to_dict")
+        config = dict(part.config) if is_plain else part.config.to_dict()
         own = {key: str(value) for key, value in config.items() if key not in IGNORED_CONFIG_KEYS}
         digest.update(json.dumps(own, sort_keys=True).encode())
         if name != "scheduler":

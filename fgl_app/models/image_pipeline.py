@@ -1,4 +1,4 @@
-"""Diffusion models on disk: diffusers' own pipelines, and one of that kind for class-conditional models."""
+"""Saving of diffusion models as pipelines of diffusers, with a pipeline for class-conditional models."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from diffusers import (
     SchedulerMixin,
     UNet2DModel,
 )
-from torch import Tensor
 
-from fgl_app.algorithms.diffusion import sample
 from fgl_app.algorithms.image_space import ImageSpace
+from fgl_app.algorithms.sampling import sample
 
 
 class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """Draws images of given classes; diffusers has no such pipeline for a ``UNet2DModel``.
+    """Draw images of given classes; diffusers has no such pipeline for a ``UNet2DModel``.
 
-    ``from_pretrained`` loads it from the folder ``diffusion`` of a run of FedDDPM.
+    ``from_pretrained`` loads it from the folder ``diffusion`` of a FedDDPM run.
 
     Parameters
     ----------
@@ -34,7 +33,7 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
     scheduler : SchedulerMixin
         The sampler.
     vae : AutoencoderKL or None, default None
-        Of a latent diffusion model; None in pixel space.
+        Autoencoder of a latent diffusion model; None in pixel space.
     class_names : Sequence[str], default ()
         Name of each class.
     """
@@ -61,37 +60,36 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
         seed: int = 0,
         batch_size: int = 250,
     ) -> ImagePipelineOutput:
-        """Draw an image of each class asked for.
+        """Draw one image per class label.
 
         Parameters
         ----------
         class_labels : Sequence[int]
-            Numbers of the classes, an image for each entry.
+            Class numbers, one per image.
         num_inference_steps : int, default 10
             Denoising steps.
         seed : int, default 0
-            Of the noise; image i has the stream of ``seed + i``.
+            Seed of the noise; image i uses ``seed + i``.
         batch_size : int, default 250
-            Images denoised at a time.
+            Images per batch.
 
         Returns
         -------
         ImagePipelineOutput
-            Its ``images`` are PIL images, RGB or grey, in the order of the labels.
+            Its ``images`` are PIL images, RGB or greyscale, in the order of the labels.
         """
         from PIL import Image
 
-        noise = [torch.Generator("cpu").manual_seed(seed + i) for i in range(len(class_labels))]
+        generators = [torch.Generator("cpu").manual_seed(seed + i) for i in range(len(class_labels))]
         latents = sample(
             self.unet,
             self.scheduler,
             torch.tensor(list(class_labels)),
-            noise,
+            generators,
             num_inference_steps=num_inference_steps,
             batch_size=batch_size,
         )
-        images: Tensor = ImageSpace(self.vae).decode(latents).images
-        pixels = images.permute(0, 2, 3, 1).squeeze(-1).numpy()
+        pixels = ImageSpace(self.vae).decode(latents).arrays()
         return ImagePipelineOutput(images=[Image.fromarray(image) for image in pixels])
 
 
@@ -100,8 +98,8 @@ def save_image_pipeline(
 ) -> None:
     """Save a diffusion model as a pipeline folder of diffusers.
 
-    A class-conditional model becomes a :class:`ClassConditionalPipeline`; an unconditional one diffusers'
-    ``DDPMPipeline``, or ``LDMPipeline`` when it works on latents.
+    A class-conditional model becomes a :class:`ClassConditionalPipeline`; an unconditional one becomes a
+    ``DDPMPipeline`` of diffusers, or an ``LDMPipeline`` in latent space.
     """
     pipeline: Any
     if unet.config.num_class_embeds:

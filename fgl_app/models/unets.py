@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
 UNETS: dict[str, dict[str, Any]] = {
-    # 0.65 million weights: made for the 8 x 8 latents of the embedded autoencoder.
+    # 0.65 million weights, for the 8 x 8 latents of the embedded autoencoder.
     "small": {
         "block_out_channels": (32, 64),
         "layers_per_block": 1,
@@ -18,7 +18,7 @@ UNETS: dict[str, dict[str, Any]] = {
         "up_block_types": ("UpBlock2D", "UpBlock2D"),
         "norm_num_groups": 8,
     },
-    # 35.7 million weights: the CIFAR-10 model of Ho et al. 2020, attention at half the resolution.
+    # 35.7 million weights: the CIFAR-10 model of Ho et al. 2020, with attention at half the resolution.
     "ddpm": {
         "block_out_channels": (128, 256, 256, 256),
         "layers_per_block": 2,
@@ -35,7 +35,7 @@ UNETS: dict[str, dict[str, Any]] = {
 
 
 def check_unet(name: str, side: int) -> None:
-    """Raise ValueError when a U-Net cannot take examples of ``side`` x ``side``."""
+    """Raise ValueError if a U-Net cannot take examples of ``side`` x ``side``."""
     factor = 2 ** (len(UNETS[name]["block_out_channels"]) - 1)
     if side % factor or side < 2 * factor:
         raise ValueError(
@@ -54,9 +54,9 @@ def build_unet(name: str, *, channels: int, side: int, num_classes: int, seed: i
     channels, side : int
         Shape of the examples.
     num_classes : int
-        Classes it is conditional on; 0 for an unconditional model.
+        Number of classes of a class-conditional model; 0 for an unconditional one.
     seed : int
-        Seed of the initial weights; the global random state is left alone.
+        Seed of the initial weights; the global random state does not change.
 
     Returns
     -------

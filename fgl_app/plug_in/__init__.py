@@ -1,7 +1,7 @@
-"""FGL and FedDDPM in a Flower project of one's own: docs/plug-in.md. Light to import.
+"""FGL and FedDDPM for other Flower projects (docs/plug-in.md); light to import.
 
-The factories make the callables of :class:`fgl_app.strategies.FGLStrategy` and ``FedDDPMStrategy`` for the
-usual case, and ``register_...`` add the answers of the set-up round to a ``ClientApp``.
+The factories build the usual callables of :class:`fgl_app.strategies.FGLStrategy` and ``FedDDPMStrategy``.
+The ``register_...`` functions add handlers of the set-up round to a ``ClientApp``.
 """
 
 from fgl_app.algorithms.types import LabeledImages, LabeledLatents

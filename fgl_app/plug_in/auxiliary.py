@@ -1,4 +1,4 @@
-"""The server's part of FedDDPM: an auxiliary set out of the clients' models, and correction on it."""
+"""Server side of FedDDPM: sampling of the auxiliary set from the clients' models."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
-from fgl_app.algorithms.diffusion import (
-    TIMESTEPS,
-    Sampler,
-    sample,
-)
+from fgl_app.algorithms.diffusion import TIMESTEPS, Sampler
+from fgl_app.algorithms.sampling import sample
 from fgl_app.algorithms.types import LabeledLatents
 from fgl_app.models.devices import check_device, resolve_device
 from fgl_app.plug_in.checks import (
     check_choice,
     check_integer,
     checked_process,
+    checked_unet,
     require_app_extra,
-    require_unet,
 )
 from fgl_app.server.auxiliary import sample_shares
 from fgl_app.strategies.fedddpm import LocalModel
@@ -31,14 +28,14 @@ if TYPE_CHECKING:
 
 
 class AuxiliarySampling:
-    """Samples an auxiliary set; :func:`sample_with` makes one.
+    """Sample an auxiliary set; result of :func:`sample_with`.
 
     Parameters
     ----------
     unet : UNet2DModel
-        Gets the clients' weights, one after the other.
+        Model to load the weights of each client into.
     draw : Callable[[UNet2DModel, Tensor, Sequence[Generator]], LabeledLatents]
-        Draws a sample for each label (int64, shape (N,)) and noise stream.
+        Draws one sample per label (int64, shape (N,)) and generator.
     seed : int
         Seed of the noise.
     device : str
@@ -47,7 +44,7 @@ class AuxiliarySampling:
     Attributes
     ----------
     num_classes : int
-        Classes that the U-Net knows, 0 for none; ``FedDDPMStrategy`` compares its own with it.
+        Number of classes of the U-Net, 0 without classes; ``FedDDPMStrategy`` compares it with its own.
     """
 
     def __init__(
@@ -62,24 +59,25 @@ class AuxiliarySampling:
         self.num_classes: int = unet.config.num_class_embeds or 0
 
     def __call__(self, clients: Iterator[LocalModel]) -> LabeledLatents:
-        """Return the auxiliary set, as the U-Net sees it; fits ``sample_fn``."""
+        """Return the auxiliary set as inputs of the U-Net; usable as ``sample_fn``."""
         unet = self._unet.to(resolve_device(self._device))
-        return sample_shares(self._fitting(clients), unet, partial(self._draw, unet), seed=self._seed)[0]
+        models = self._check_num_classes(clients)
+        return sample_shares(models, unet, partial(self._draw, unet), seed=self._seed)[0]
 
-    def _fitting(self, clients: Iterable[LocalModel]) -> Iterator[LocalModel]:
-        known = self.num_classes
+    def _check_num_classes(self, clients: Iterable[LocalModel]) -> Iterator[LocalModel]:
         for client in clients:
-            told = len(client.label_counts)
-            if told != known:
-                rule = f"num_classes must be the U-Net's num_class_embeds, {known}"
-                raise ValueError(f"FedDDPMStrategy's {rule}, got {told}")
+            if len(client.label_counts) != self.num_classes:
+                raise ValueError(
+                    "num_classes of FedDDPMStrategy must be num_class_embeds of the U-Net, "
+                    f"{self.num_classes}, got {len(client.label_counts)}"
+                )
             yield client
 
 
 def sample_with(
     unet_fn: Callable[[], UNet2DModel],
     *,
-    steps: int = 50,
+    num_inference_steps: int = 50,
     sampler: Sampler = "ddim",
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
     noise_schedule: Literal["linear", "cosine"] = "linear",
@@ -87,25 +85,26 @@ def sample_with(
     seed: int = 0,
     device: str = "auto",
 ) -> AuxiliarySampling:
-    """Return a ``sample_fn`` that draws each client's share of the auxiliary set from its model.
+    """Return a ``sample_fn`` that draws the share of each client in the auxiliary set from its model.
 
-    A model that draws NaN or values beyond all images is left out, with a warning that names the client.
+    A model that draws NaN or values outside the range of images is skipped, with a warning that names the
+    client.
 
     Parameters
     ----------
     unet_fn : Callable[[], UNet2DModel]
-        Makes your U-Net of diffusers. Conditional on classes, the strategy needs ``num_classes``: shares then
-        have each client's own proportions of classes.
-    steps : int, default 50
-        Denoising steps; all 1000 for "ddpm".
+        Builds your U-Net of diffusers. For a class-conditional U-Net the strategy needs ``num_classes``; each
+        share then has the class proportions of its client.
+    num_inference_steps : int, default 50
+        Denoising steps; use all 1000 for "ddpm".
     sampler : {"ddim", "dpm++", "ddpm"}, default "ddim"
-        How samples are drawn.
+        Sampling method.
     prediction_type : {"epsilon", "v_prediction"}, default "epsilon"
-        What your U-Net learns to predict.
+        Target that your U-Net predicts.
     noise_schedule : {"linear", "cosine"}, default "linear"
-        Betas over 1000 time steps; the defaults are those of ``DDPMScheduler()``.
+        Betas over 1000 time steps; the defaults match ``DDPMScheduler()``.
     batch_size : int, default 128
-        Samples denoised at a time.
+        Samples per batch.
     seed : int, default 0
         Seed of the noise.
     device : str, default "auto"
@@ -114,37 +113,34 @@ def sample_with(
     Returns
     -------
     AuxiliarySampling
-        ``clients -> LabeledLatents``: the auxiliary set as the U-Net sees it, float32.
+        ``clients -> LabeledLatents``: the auxiliary set as inputs of the U-Net, float32.
 
     Raises
     ------
     ValueError
-        When an argument breaks its rule.
+        If an argument is invalid.
     TypeError
-        When ``unet_fn`` returns no U-Net of diffusers.
+        If ``unet_fn`` does not return a U-Net of diffusers.
     ImportError
-        When fgl-app is installed without its extra "app".
+        If fgl-app is installed without its extra "app".
     """
     require_app_extra("sample_with")
-    check_integer(1, steps=steps, batch_size=batch_size)
+    check_integer(1, num_inference_steps=num_inference_steps, batch_size=batch_size)
     check_integer(0, seed=seed)
     check_choice(get_args(Sampler), sampler=sampler)
-    if steps > TIMESTEPS:
-        raise ValueError(f"steps must be at most {TIMESTEPS}, got {steps}")
+    if num_inference_steps > TIMESTEPS:
+        raise ValueError(f"num_inference_steps must be at most {TIMESTEPS}, got {num_inference_steps}")
     process = checked_process(prediction_type, noise_schedule)
     check_device(device)
 
-    unet = unet_fn()
-    require_unet(unet)
-
-    def draw(model: UNet2DModel, labels: Tensor, noise: Sequence[torch.Generator]) -> LabeledLatents:
+    def draw(model: UNet2DModel, labels: Tensor, generators: Sequence[torch.Generator]) -> LabeledLatents:
         return sample(
             model,
             process.sampler(sampler),
             labels,
-            noise,
-            num_inference_steps=steps,
+            generators,
+            num_inference_steps=num_inference_steps,
             batch_size=batch_size,
         )
 
-    return AuxiliarySampling(unet, draw, seed=seed, device=device)
+    return AuxiliarySampling(checked_unet(unet_fn), draw, seed=seed, device=device)

@@ -1,4 +1,4 @@
-"""The client's part: answers to the set-up's requests, added to anybody's ClientApp."""
+"""Client side: handlers of the set-up messages, added to any ClientApp."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fgl_app.algorithms.diffusion import DiffusionSettings, train_diffusion
+from fgl_app.algorithms.diffusion import train_diffusion
 from fgl_app.algorithms.embedding import embed_prompts
 from fgl_app.algorithms.prompts import write_prompts
 from fgl_app.algorithms.randomness import seeded_generator
@@ -23,12 +23,10 @@ from fgl_app.messages.replies import trained_content
 from fgl_app.messages.weights import arrays_to_state
 from fgl_app.plug_in.checks import (
     check_choice,
-    check_fraction,
     check_integer,
-    check_positive,
-    checked_process,
+    checked_settings,
+    checked_unet,
     require_app_extra,
-    require_unet,
 )
 from fgl_app.plug_in.local_data import PromptData, checked_labels, requested_texts, to_model_input
 
@@ -47,38 +45,38 @@ def register_fgl(
     device: str = "auto",
     mods: Sequence[Mod] = (),
 ) -> None:
-    """Have a ClientApp answer ``FGLStrategy``: prompts about its data, encoded (arXiv 2306.16064, 3.1-3.2).
+    """Add FGL's set-up handler to a ClientApp: encoded prompts about its data (arXiv 2306.16064, 3.1-3.2).
 
     Parameters
     ----------
     app : ClientApp
-        Yours; the messages "query.embed" are added to what it handles.
+        Your app; gets a handler of the messages "query.embed".
     dataset_fn : Callable[[Context], PromptData or LabeledImages]
-        Describes the private data of the client that a context is of.
+        Returns the labels, and captions or domains if any, of the client of a context.
     class_names : Sequence[str]
-        Name of each class, as prompts have it; labels count in it.
+        Name of each class in prompts; labels index it.
     generator : str
-        Hub id or folder of the text-to-image pipeline that the server draws with, or "embedded". Only its
-        text encoder is loaded.
+        Hub id or folder of the server's text-to-image pipeline, or "embedded". Only its text encoder is
+        loaded.
     prompt_template : str, default "{label}, real world images, high resolution"
-        Prompt with ``{label}``, and ``{caption}`` or ``{domain}`` if the data have them (paper's).
+        Prompt with ``{label}``, and ``{caption}`` or ``{domain}`` if the data have them (the paper's value).
     embedding_dtype : {"float16", "float32"}, default "float16"
         Precision of the upload.
     device : str, default "auto"
         Torch device of the text encoder; "auto" is a GPU if there is one.
     mods : Sequence[Mod], default ()
-        Flower mods of this message alone.
+        Flower mods of this handler only.
 
     Raises
     ------
     ValueError
-        When an argument breaks its rule, or the app cannot take handlers.
+        If an argument is invalid, or the app takes no handlers.
     ImportError
-        When fgl-app is installed without its extra "app".
+        If fgl-app is installed without its extra "app".
     """
     require_app_extra("register_fgl")
     from fgl_app.config.templates import check_template
-    from fgl_app.models.pipelines import check_classes
+    from fgl_app.models.generators import check_classes
 
     check_choice(EMBEDDING_DTYPES, embedding_dtype=embedding_dtype)
     kind = "instance" if "{caption}" in prompt_template else "class"
@@ -89,7 +87,6 @@ def register_fgl(
     check_classes(generator, names)
 
     def embed(message: Message, context: Context) -> Message:
-        from fgl_app.models.devices import resolve_device
         from fgl_app.models.fingerprints import encoder_fingerprint
         from fgl_app.models.pipelines import Placement, load_text_encoder
 
@@ -101,10 +98,10 @@ def register_fgl(
             captions=requested_texts(data, "captions", prompt_template),
             domains=requested_texts(data, "domains", prompt_template),
         )
-        encoder = load_text_encoder(generator, Placement(resolve_device(device)))
+        encoder = load_text_encoder(generator, Placement(device))
         check_encoder(message, encoder_fingerprint(encoder), generator)
         embeddings = embed_prompts(encoder, prompts, dtype=getattr(torch, embedding_dtype))
-        return Message(embeddings_content(embeddings, _who(context)[0]), reply_to=message)
+        return Message(embeddings_content(embeddings, _site(context)[0]), reply_to=message)
 
     _register(app, "query", "embed", embed, mods)
 
@@ -125,56 +122,54 @@ def register_fedddpm(
     device: str = "auto",
     mods: Sequence[Mod] = (),
 ) -> None:
-    """Have a ClientApp answer ``FedDDPMStrategy``'s set-up: a U-Net trained on its data alone.
+    """Add FedDDPM's set-up handler to a ClientApp: a U-Net trained only on its data.
 
     Parameters
     ----------
     app : ClientApp
-        Yours; the messages "train.local_diffusion" are added to what it handles.
+        Your app; gets a handler of the messages "train.local_diffusion".
     dataset_fn : Callable[[Context], LabeledImages or LabeledLatents]
-        The private examples of the client that a context is of: uint8 images, which become pixels in [-1, 1];
-        or what your U-Net sees, as floats.
+        Returns the private examples of the client of a context: uint8 images, which are scaled to [-1, 1], or
+        inputs of your U-Net as floats.
     unet_fn : Callable[[], UNet2DModel]
-        Makes your U-Net of diffusers; the server's initial weights are loaded into it.
+        Builds your U-Net of diffusers; the server's initial weights are loaded into it.
     epochs : int, default 20
         Passes over the private examples.
     min_steps : int, default 500
-        Steps at least, by more epochs when the examples are few.
+        Minimum number of optimizer steps; small datasets get more epochs.
     learning_rate : float, default 0.002
-        Peak step size of AdamW; it falls to zero as a cosine.
+        Initial learning rate of AdamW, with cosine decay to zero.
     batch_size : int, default 32
-        Examples in a batch.
+        Examples per batch.
     ema_decay : float, default 0.995
-        Decay of the moving average of the weights, which is what is uploaded; 0 is none.
+        Decay of the moving average of the weights, which is uploaded; 0 disables averaging.
     prediction_type : {"epsilon", "v_prediction"}, default "epsilon"
-        What your U-Net learns to predict.
+        Target that your U-Net predicts.
     noise_schedule : {"linear", "cosine"}, default "linear"
-        Betas over 1000 time steps; the defaults are those of ``DDPMScheduler()``.
+        Betas over 1000 time steps; the defaults match ``DDPMScheduler()``.
     seed : int, default 0
-        Seed of order, times and noise, beside the client's number.
+        Seed of order, time steps and noise, combined with the number of the client.
     device : str, default "auto"
         Torch device; "auto" is a GPU if there is one.
     mods : Sequence[Mod], default ()
-        Flower mods of this message alone, such as ``LocalDpMod``.
+        Flower mods of this handler only, such as ``LocalDpMod``.
 
     Raises
     ------
     ValueError
-        When an argument breaks its rule, or the app cannot take handlers.
+        If an argument is invalid, or the app takes no handlers.
     ImportError
-        When fgl-app is installed without its extra "app".
+        If fgl-app is installed without its extra "app".
     """
     require_app_extra("register_fedddpm")
-    check_integer(0, epochs=epochs, min_steps=min_steps, seed=seed)
-    check_integer(1, batch_size=batch_size)
-    check_fraction(ema_decay=ema_decay)
-    check_positive(learning_rate=learning_rate)
-    settings = DiffusionSettings(
+    check_integer(0, seed=seed)
+    settings = checked_settings(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         ema_decay=ema_decay,
-        process=checked_process(prediction_type, noise_schedule),
+        prediction_type=prediction_type,
+        noise_schedule=noise_schedule,
         min_steps=min_steps,
         schedule="cosine",
     )
@@ -182,11 +177,10 @@ def register_fedddpm(
     def local_diffusion(message: Message, context: Context) -> Message:
         from fgl_app.models.devices import resolve_device
 
-        unet = unet_fn().to(resolve_device(device))
-        require_unet(unet)
+        unet = checked_unet(unet_fn).to(resolve_device(device))
         load_weights(unet, arrays_to_state(message.content.array_records[ARRAYS]))
         data = to_model_input(dataset_fn(context), unet)
-        site, number = _who(context)
+        site, number = _site(context)
         loss = train_diffusion(unet, data, settings, seeded_generator("pretrain", seed, number))
         metrics: dict[str, float | int | list[int]] = {NUM_EXAMPLES: len(data), "train-loss": loss}
         classes = unet.config.num_class_embeds
@@ -208,13 +202,13 @@ def _register(
         decorate = getattr(app, category)(action, mods=list(mods))
     except ValueError:
         raise ValueError(
-            "this ClientApp was made with a client_fn and takes no other handler; write its training as a "
-            "function under @app.train(), as Flower's Message API has it"
+            "this ClientApp was created with a client_fn and takes no other handlers; write its training as "
+            "a function under @app.train() (Message API of Flower)"
         ) from None
     decorate(handler)
 
 
-def _who(context: Context) -> tuple[str, int]:
-    """Return the name of a context's site, and the number of its random streams."""
+def _site(context: Context) -> tuple[str, int]:
+    """Return the name of a context's site, and the number that seeds its generators."""
     name, number = site_identity(context.node_config)
     return (name, number) if name else (str(context.node_id), context.node_id)

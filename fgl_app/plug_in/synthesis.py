@@ -1,4 +1,4 @@
-"""The server's part of FGL: a synthetic set out of embeddings."""
+"""Server side of FGL: a synthetic set from embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from fgl_app.algorithms.synthesis import SynthesisSettings
 from fgl_app.algorithms.types import LabeledImages, TextEmbeddings
 from fgl_app.models.devices import check_device
-from fgl_app.models.pipelines import generator_source
+from fgl_app.models.generators import generator_source
+from fgl_app.models.pipelines import Placement
 from fgl_app.plug_in.checks import check_at_least, check_choice, check_integer, require_app_extra
 from fgl_app.synthesis.generator import GeneratorSettings, load_generator
 
@@ -21,52 +22,52 @@ if TYPE_CHECKING:
 
 
 class Synthesis:
-    """Makes a synthetic set out of embeddings; ``synthesize_with`` makes one.
+    """Generate a synthetic set from embeddings; result of ``synthesize_with``.
 
     Parameters
     ----------
-    recipe : GeneratorSettings
-        The generator and its settings.
+    settings : GeneratorSettings
+        The generator and the settings of its images.
     image_size, channels : int
-        Of the returned images.
+        Side and channels of the returned images.
     class_names : Sequence[str]
-        Name of each class; empty for their numbers.
+        Name of each class; empty for class numbers.
     folder : Path or None
-        Where the set is kept; None keeps it in memory alone.
+        Folder of the set; None for a temporary one.
     """
 
     def __init__(
         self,
-        recipe: GeneratorSettings,
+        settings: GeneratorSettings,
         image_size: int,
         channels: int,
         class_names: Sequence[str],
         folder: Path | None,
     ) -> None:
-        self.recipe, self.image_size, self.channels = recipe, image_size, channels
+        self.settings, self.image_size, self.channels = settings, image_size, channels
         self.class_names, self.folder = tuple(class_names), folder
 
     @cached_property
     def _pipeline(self) -> DiffusionPipeline:
-        return load_generator(self.recipe)
+        return load_generator(self.settings)
 
     @property
     def encoder(self) -> str:
-        """Fingerprint of the generator's text encoder, for ``FGLStrategy(encoder=...)``; loads it."""
+        """Fingerprint of the text encoder, for ``FGLStrategy(encoder=...)``; loads the generator."""
         from fgl_app.models.fingerprints import encoder_fingerprint
 
         return encoder_fingerprint(self._pipeline)
 
     @property
     def embedding_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of one prompt's tensors, for ``FGLStrategy(embedding_shapes=...)``; loads the generator."""
+        """Tensor shapes of one prompt, for ``FGLStrategy(embedding_shapes=...)``; loads the generator."""
         from fgl_app.algorithms.embedding import encode_texts
 
-        encoded = encode_texts(self._pipeline, [self.recipe.negative_prompt])
+        encoded = encode_texts(self._pipeline, [self.settings.negative_prompt])
         return {name: tuple(tensor.shape[1:]) for name, tensor in encoded.items()}
 
     def __call__(self, embeddings: TextEmbeddings) -> LabeledImages:
-        """Make the set, or what its folder lacks of it.
+        """Generate the set, except for images that its folder already contains.
 
         Parameters
         ----------
@@ -82,11 +83,11 @@ class Synthesis:
         from fgl_app.synthesis.engine import make_set
         from fgl_app.synthesis.job import SynthesisJob
 
-        job = SynthesisJob(self.recipe, embeddings, self._names(int(embeddings.labels.max()) + 1))
+        job = SynthesisJob(self.settings, embeddings, self._names(int(embeddings.labels.max()) + 1))
         with ExitStack() as stack:
-            place = self.folder or Path(stack.enter_context(TemporaryDirectory(prefix="fgl-"))) / "synthetic"
-            folder = make_set(job, place, self._pipeline)
-            # The training that follows may need its memory.
+            out = self.folder or Path(stack.enter_context(TemporaryDirectory(prefix="fgl-"))) / "synthetic"
+            folder = make_set(job, out, self._pipeline)
+            # Frees memory for the training that follows.
             del self._pipeline
             return read_shards(folder, self.image_size, self.channels)
 
@@ -94,7 +95,9 @@ class Synthesis:
         if not self.class_names:
             return tuple(map(str, range(classes)))
         if len(self.class_names) < classes:
-            raise ValueError(f"class_names has {len(self.class_names)} names, but class {classes - 1} came")
+            raise ValueError(
+                f"class_names has {len(self.class_names)} names, but class {classes - 1} was uploaded"
+            )
         return self.class_names
 
 
@@ -104,8 +107,8 @@ def synthesize_with(
     image_size: int,
     channels: int,
     images_per_class: int = 600,
-    steps: int = 50,
-    guidance: float = 2.0,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 2.0,
     negative_prompt: str = "low quality, low resolution",
     class_names: Sequence[str] = (),
     folder: Path | str | None = None,
@@ -118,52 +121,56 @@ def synthesize_with(
     Parameters
     ----------
     generator : str
-        Hub id or folder of a pipeline, or "embedded": handwritten digits only.
+        Hub id or folder of a pipeline, or "embedded" (handwritten digits only).
     image_size, channels : int
-        What the trained model takes: side in pixels, and 1 (grey) or 3 (colour).
+        Input of the trained model: side in pixels, and 1 (greyscale) or 3 (colour) channels.
     images_per_class : int, default 600
-        Images of each class that was described, shared among its prompts in proportion to their examples.
-    steps : int, default 50
-        Denoising steps (paper: 50).
-    guidance : float, default 2.0
-        Classifier-free guidance w (paper: 2); 1 is none and costs half.
+        Images of each described class, split over its prompts in proportion to their examples.
+    num_inference_steps : int, default 50
+        Denoising steps (the paper's value).
+    guidance_scale : float, default 2.0
+        Classifier-free guidance scale w (the paper's value); 1 disables guidance and halves the cost.
     negative_prompt : str, default "low quality, low resolution"
-        What guidance leads away from (paper's).
+        Negative prompt of the guidance (the paper's value).
     class_names : Sequence[str], default ()
-        Names that the folder's images are labelled with; empty: their numbers.
+        Label names of the images in the folder; empty for class numbers.
     folder : Path or str or None, default None
-        Where the images are kept, as ``datasets.load_dataset`` opens them; what is there already is not made
-        again. None keeps nothing, and an interrupted synthesis starts over.
+        Folder of the images, readable with ``datasets.load_dataset``; existing images of the same set are not
+        generated again. None uses a temporary folder, and an interrupted synthesis starts over.
     batch_size : int, default 32
-        Images denoised at a time at most; halved when memory runs out.
+        Maximum number of images per batch; halved when memory runs out.
     seed : int, default 0
-        Seed of the images' noise.
+        Seed of the initial noise.
     device : str, default "auto"
         Torch device; "auto" is a GPU if there is one.
 
     Returns
     -------
     Synthesis
-        ``TextEmbeddings -> LabeledImages``. Its ``encoder`` and ``embedding_shapes`` tell the strategy what
-        a good upload looks like.
+        ``TextEmbeddings -> LabeledImages``. The strategy validates uploads with its ``encoder`` and
+        ``embedding_shapes``.
 
     Raises
     ------
     ValueError
-        When an argument breaks its rule.
+        If an argument is invalid.
     ImportError
-        When fgl-app is installed without its extra "app".
+        If fgl-app is installed without its extra "app".
     """
     require_app_extra("synthesize_with")
     check_integer(
-        1, image_size=image_size, images_per_class=images_per_class, steps=steps, batch_size=batch_size
+        1,
+        image_size=image_size,
+        images_per_class=images_per_class,
+        num_inference_steps=num_inference_steps,
+        batch_size=batch_size,
     )
     check_integer(0, seed=seed)
-    check_at_least(1, guidance=guidance)
+    check_at_least(1, guidance_scale=guidance_scale)
     check_choice((1, 3), channels=channels)
     check_device(device)
     generator_source(generator)
-    settings = SynthesisSettings(steps, guidance, batch_size, seed)
-    recipe = GeneratorSettings(generator, images_per_class, settings, negative_prompt, device=device)
-    place = None if folder is None else Path(folder).expanduser().absolute()
-    return Synthesis(recipe, image_size, channels, class_names, place)
+    synthesis = SynthesisSettings(num_inference_steps, guidance_scale, batch_size, seed)
+    settings = GeneratorSettings(generator, images_per_class, synthesis, negative_prompt, Placement(device))
+    out = None if folder is None else Path(folder).expanduser().absolute()
+    return Synthesis(settings, image_size, channels, class_names, out)

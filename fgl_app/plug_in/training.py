@@ -1,4 +1,4 @@
-"""The server's part of FGL, second half: training a classifier on the synthetic set."""
+"""Server side of FGL: training of a classifier on the synthetic set."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fgl_app.plug_in.checks import check_at_least, check_choice, check_fraction,
 from fgl_app.server.training import train_with_progress
 
 
-class _Scaled(nn.Module):
-    """A model that takes pixels with another mean and deviation than those in [-1, 1] have."""
+class _Normalized(nn.Module):
+    """A model with a mean and standard deviation of its own, for images in [-1, 1]."""
 
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -35,19 +35,19 @@ class _Scaled(nn.Module):
 
 
 class SyntheticTraining:
-    """Trains a classifier on a synthetic set; ``train_on_synthetic`` makes one.
+    """Train a classifier on a synthetic set; result of ``train_on_synthetic``.
 
-    It counts its calls, so that each has an order and augmentation of its own; ``CheckpointedStrategy`` keeps
-    the count when it is one of its ``parts``.
+    Calls are counted: each has a different order and augmentation. ``CheckpointedStrategy`` saves the count
+    if this is one of its ``parts``.
 
     Parameters
     ----------
     model_fn : Callable[[], nn.Module]
-        Makes the model; the state that comes gives it its weights.
+        Builds the model; the received state is loaded into it.
     settings : TrainSettings
         Hyper-parameters.
     mean, std : Sequence[float]
-        Of each channel of what the model takes, for pixels in [0, 1].
+        Normalization of pixels in [0, 1], per channel.
     seed : int
         Seed of order and augmentation.
     device : str
@@ -69,21 +69,21 @@ class SyntheticTraining:
         self._done = 0
 
     def __call__(self, state: State, data: LabeledImages) -> State:
-        """Return the state after training on ``data``; fits ``train_fn`` and ``correct_fn``."""
+        """Return the state after training on ``data``; usable as ``train_fn`` and ``correct_fn``."""
         model = self._model_fn()
         load_weights(model, state)
         generator = seeded_generator("server", self._seed, self._done)
-        scaled = _Scaled(model, self._mean, self._std).to(self._device)
-        train_with_progress(scaled, data, self._settings, generator, "training on synthetic images")
+        normalized = _Normalized(model, self._mean, self._std).to(self._device)
+        train_with_progress(normalized, data, self._settings, generator, "training on synthetic images")
         self._done += 1
         return model.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how often it was called."""
+        """Return the number of calls."""
         return {"done": self._done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the count back."""
+        """Restore the number of calls."""
         self._done = state_dict["done"]
 
 
@@ -102,31 +102,31 @@ def train_on_synthetic(
     seed: int = 0,
     device: str = "auto",
 ) -> SyntheticTraining:
-    """Return a ``train_fn`` that trains your classifier by SGD on cross-entropy; or a ``correct_fn``.
+    """Return a ``train_fn`` or ``correct_fn`` that trains your classifier by SGD on cross-entropy.
 
     Parameters
     ----------
     model_fn : Callable[[], nn.Module]
-        Makes your model: (N, C, H, W) to logits (N, classes). Its floating state is what is exchanged.
+        Builds your model: (N, C, H, W) to logits (N, classes). Its floating-point state is exchanged.
     epochs : int
-        Passes over the synthetic set (paper: 120 to train, 5 to correct); 0 leaves the model as it is.
+        Passes over the synthetic set (paper: 120 to train, 5 to correct); 0 leaves the model unchanged.
     learning_rate : float, default 0.01
-        Step size (paper's); the peak when ``schedule`` is "one-cycle".
+        Learning rate (the paper's value); its peak when ``schedule`` is "one-cycle".
     momentum : float, default 0.9
-        Heavy-ball momentum (paper's).
+        Heavy-ball momentum (the paper's value).
     weight_decay : float, default 2e-4
-        L2 penalty (paper's).
+        L2 penalty (the paper's value).
     batch_size : int, default 128
-        Images in a batch (paper's).
+        Images per batch (the paper's value).
     schedule : {"constant", "one-cycle"}, default "constant"
-        Learning rate over the steps.
+        Learning rate schedule.
     augmentation : {"none", "affine"}, default "affine"
-        What is done to the images: small rotations, shears, scales and shifts.
+        Random transform of the images: "affine" rotates, shears, scales and shifts them slightly.
     mean, std : float or Sequence[float], default 0.5
-        As torchvision's ``Normalize`` has them, for pixels in [0, 1]: what your model is used to, one number
-        or one for each channel. The default gives pixels in [-1, 1].
+        Normalization of pixels in [0, 1] that your model expects, as in ``Normalize`` of torchvision: one
+        number, or one per channel. The default gives pixels in [-1, 1].
     seed : int, default 0
-        Seed of order and augmentation; give ``train_fn`` and ``correct_fn`` one each.
+        Seed of order and augmentation; use different seeds for ``train_fn`` and ``correct_fn``.
     device : str, default "auto"
         Torch device; "auto" is a GPU if there is one.
 
@@ -138,7 +138,7 @@ def train_on_synthetic(
     Raises
     ------
     ValueError
-        When an argument breaks its rule.
+        If an argument is invalid.
     """
     check_integer(0, epochs=epochs, seed=seed)
     check_integer(1, batch_size=batch_size)

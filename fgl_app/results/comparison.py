@@ -11,8 +11,8 @@ from fgl_app.files import write_atomically
 from fgl_app.metrics.specs import KEY_FIGURES, PRIMARY_METRICS
 from fgl_app.metrics.units import format_bytes, format_duration, format_time
 from fgl_app.results.curves import Curve, plot_curves, run_color
-from fgl_app.results.runs import Run
-from fgl_app.results.tables import LOCATION_KEYS, MISSING, Row, Table, count, or_missing, text, total_last
+from fgl_app.results.runs import Run, total_last
+from fgl_app.results.tables import LOCATION_KEYS, MISSING, Row, Table, count, or_missing, text
 
 _FEDAVG_NOTE = (
     "FedAvg: rounds x clients x the serialized weights of the run's model, in each direction. Calculated, "
@@ -127,7 +127,7 @@ def _byte_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def _phase_rows(by_phase: Sequence[Mapping[str, float]], to_text: Callable[[float], str]) -> list[Row]:
-    phases = total_last([phase for values in by_phase for phase in values])
+    phases = total_last(phase for values in by_phase for phase in values)
     return [_value_row(phase, [values.get(phase) for values in by_phase], to_text) for phase in phases]
 
 

@@ -38,8 +38,7 @@ def plot_metric(spec: MetricSpec, points: Sequence[tuple[int, float]], path: Pat
     subtitle = f"{spec.format(values[-1])} after round {rounds[-1]}"
     with picture(path, 3.1, spec.curve_title, subtitle) as figure:
         axes = figure.subplots()
-        marker = "o" if len(points) <= 20 else None
-        axes.plot(rounds, values, color=BLUE, linewidth=2, marker=marker, markersize=5, clip_on=False)
+        _draw_curve(axes, Curve("", 0, points))
         axes.plot(rounds[-1], values[-1], "o", color=BLUE, markersize=8, clip_on=False, zorder=3)
         _scale_values(axes, spec, values)
         _number_rounds(axes)
@@ -77,7 +76,7 @@ def plot_curves(spec: MetricSpec, curves: Sequence[Curve], x: str, file: IO[byte
     spec : MetricSpec
         The metric.
     curves : Sequence[Curve]
-        At least one, each with at least one point.
+        At least one curve, each with at least one point.
     x : {"round", "uplink_bytes"}
         Quantity on the horizontal axis; bytes are on a logarithmic scale.
     file : IO[bytes]
@@ -113,6 +112,7 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
         marker="o",
         markersize=4 if 1 < len(xs) <= 20 else 7 if len(xs) == 1 else 0,
         label=shorten(curve.label, 30),
+        clip_on=False,
     )
 
 

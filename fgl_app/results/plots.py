@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.collections import QuadMesh
 
 _POINTS_PER_INCH = 72
+_DIRECTION_STYLES = {"sent": ("-", "^", BLUE), "received": ("-", "v", ORANGE), "each way": (":", "o", MUTED)}
 
 
 def plot_label_distribution(counts: npt.NDArray[np.integer], class_names: Sequence[str], path: Path) -> None:
@@ -219,9 +220,10 @@ def plot_traffic(
         sizes += [reference[1]] if reference else []
         low = 10 ** math.floor(math.log10(min(sizes, default=1000)) - 0.3)
         for row, phase in enumerate(by_phase.values()):
-            _draw_bytes(axes, row, phase, low)
+            _draw_bytes(axes, row - 0.17, phase["uplink"], low, "sent")
+            _draw_bytes(axes, row + 0.17, phase["downlink"], low, "received")
         if reference:
-            _draw_reference(axes, len(by_phase), reference[1], low)
+            _draw_bytes(axes, len(by_phase), reference[1], low, "each way")
         scale_bytes(axes, low, 10 ** (1.6 * math.log10(max(sizes, default=1000) / low)) * low)
         axes.grid(axis="x", color=FAINT)
         axes.spines["left"].set_visible(False)
@@ -230,20 +232,11 @@ def plot_traffic(
         axes.tick_params(axis="y", length=0, labelcolor=INK)
 
 
-def _draw_bytes(axes: Axes, row: int, phase: Mapping[str, int], low: float) -> None:
-    ways = (("uplink", -0.17, "^", BLUE, "sent"), ("downlink", 0.17, "v", ORANGE, "received"))
-    for way, offset, marker, color, word in ways:
-        size, y = phase[way], row + offset
-        end = max(size, low)
-        axes.plot([low, end], [y, y], color=color, linewidth=2.5, solid_capstyle="butt")
-        if size:
-            axes.plot(end, y, marker, color=color, markersize=7)
-        text = f"{format_bytes(size)} {word}"
-        axes.annotate(text, (end, y), (8, 0), textcoords="offset points", va="center", fontsize=9)
-
-
-def _draw_reference(axes: Axes, row: int, size: int, low: float) -> None:
-    axes.plot([low, size], [row, row], color=MUTED, linewidth=2.5, solid_capstyle="butt", linestyle=":")
-    axes.plot(size, row, "o", color=MUTED, markersize=6)
-    text = f"{format_bytes(size)} each way"
-    axes.annotate(text, (size, row), (8, 0), textcoords="offset points", va="center", fontsize=9)
+def _draw_bytes(axes: Axes, y: float, size: int, low: float, direction: str) -> None:
+    line, marker, color = _DIRECTION_STYLES[direction]
+    end = max(size, low)
+    axes.plot([low, end], [y, y], line, color=color, linewidth=2.5, solid_capstyle="butt")
+    if size:
+        axes.plot(end, y, marker, color=color, markersize=7)
+    text = f"{format_bytes(size)} {direction}"
+    axes.annotate(text, (end, y), (8, 0), textcoords="offset points", va="center", fontsize=9)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from fgl_app.files import write_atomically
 from fgl_app.metrics.specs import KEY_FIGURES, PRIMARY_METRICS
 from fgl_app.metrics.units import format_bytes, format_duration, format_number, format_time
 from fgl_app.results.runs import Run
-from fgl_app.results.tables import MISSING, count, problem_tables, result_tables, total_last
+from fgl_app.results.tables import MISSING, count, problem_tables, result_tables
 
 SETUP_PHASE = "setup"
 """Phase of the clients' single upload before the rounds; the report shows its uplink bytes."""
@@ -91,7 +90,7 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
 
 
 def _draw_plots(run: Run, folder: Path) -> set[str]:
-    """Draw a run's curves and traffic into a folder, and return the file names."""
+    """Draw a run's curve and traffic into a folder; return the file names."""
     from fgl_app.results.curves import plot_metric
     from fgl_app.results.plots import plot_traffic
 
@@ -101,21 +100,14 @@ def _draw_plots(run: Run, folder: Path) -> set[str]:
         if len(points := run.curve(spec.key)) > 1:
             plot_metric(spec, points, folder / f"{spec.key}.png")
             drawn.add(f"{spec.key}.png")
-    if phases := _traffic(run):
-        reference = None
-        if run.fedavg_bytes and run.strategy != "fedavg":
-            reference = (f"FedAvg, {count(run.num_rounds, 'round')}", run.fedavg_bytes)
+    if traffic := run.traffic:
+        # The total is drawn only when it is all that is known.
+        phases = {phase: counts for phase, counts in traffic.items() if phase != "total"} or traffic
+        name = f"FedAvg, {count(run.num_rounds, 'round')}"
+        reference = (name, run.fedavg_bytes) if run.fedavg_bytes else None
         plot_traffic(phases, folder / "traffic.png", reference=reference)
         drawn.add("traffic.png")
     return drawn
-
-
-def _traffic(run: Run) -> Mapping[str, Mapping[str, int]]:
-    uplink, downlink = run.bytes_by_phase("uplink"), run.bytes_by_phase("downlink")
-    phases = total_last([*uplink, *downlink])
-    # Without a summary only the total is known.
-    known = [phase for phase in phases if phase != "total"] or phases
-    return {phase: {"uplink": uplink.get(phase, 0), "downlink": downlink.get(phase, 0)} for phase in known}
 
 
 def _key_figures(run: Run) -> list[_KeyFigure]:
@@ -147,7 +139,7 @@ def _upload_figures(run: Run) -> list[_KeyFigure]:
         if phase in uplink and not (figures and uplink[phase] == uplink[SETUP_PHASE]):
             note = f"{format_bytes(uplink[phase] / run.num_clients)} per client" if run.num_clients else ""
             figures.append(_KeyFigure(name, format_bytes(uplink[phase]), note))
-    if run.fedavg_bytes and run.strategy != "fedavg":
+    if run.fedavg_bytes:
         note = f"in {count(run.num_rounds, 'round')} of the same model"
         sent = uplink.get("total", 0)
         if sent and run.fedavg_bytes / sent >= 1.05:

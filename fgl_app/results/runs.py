@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -125,6 +125,15 @@ class Run:
         return {} if so_far is None else {"total": so_far}
 
     @property
+    def traffic(self) -> dict[str, dict[str, int]]:
+        """Bytes in each direction by phase, the ``total`` last."""
+        uplink, downlink = self.bytes_by_phase("uplink"), self.bytes_by_phase("downlink")
+        return {
+            phase: {"uplink": uplink.get(phase, 0), "downlink": downlink.get(phase, 0)}
+            for phase in total_last([*uplink, *downlink])
+        }
+
+    @property
     def seconds(self) -> dict[str, float]:
         """Seconds of each phase and in ``total``, up to the last event when there is no summary."""
         if self.summary:
@@ -148,11 +157,11 @@ class Run:
     def fedavg_bytes(self) -> int | None:
         """Bytes in each direction that FedAvg would send with the same model, clients and rounds.
 
-        Counts only the serialized weights, once per client and round. None when their size is unknown or
-        nothing was exchanged.
+        Counts only the serialized weights, once per client and round. None when their size is unknown,
+        nothing was exchanged or the run is FedAvg itself.
         """
-        size = self.summary.get("model_bytes")
-        return int(size) * self.num_clients * self.num_rounds or None if size else None
+        size = 0 if self.strategy == "fedavg" else int(self.summary.get("model_bytes", 0))
+        return size * self.num_clients * self.num_rounds or None
 
     @property
     def started(self) -> datetime:
@@ -166,6 +175,11 @@ class Run:
     def ended(self) -> datetime | None:
         """Time of the last event."""
         return datetime.fromisoformat(self.events[-1]["time"]) if self.events else None
+
+
+def total_last(phases: Iterable[str]) -> list[str]:
+    """Return each phase once and in order, with the total at the end."""
+    return sorted(dict.fromkeys(phases), key=lambda phase: phase == "total")
 
 
 def find_runs(folder: Path) -> list[Run]:

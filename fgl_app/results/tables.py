@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fgl_app.metrics.specs import KEY_FIGURES, METRICS, PRIMARY_METRICS, MetricSpec
 from fgl_app.metrics.units import format_bytes, format_duration, format_percent
-from fgl_app.results.runs import Run
+from fgl_app.results.runs import Run, total_last
 
 MISSING = "—"
 MAX_INCIDENTS = 50
@@ -27,23 +27,11 @@ LOCATION_KEYS = frozenset({"output-dir", "run-name", "client-state-dir", "resume
 
 @dataclass(frozen=True)
 class Row:
-    """A table row.
-
-    Attributes
-    ----------
-    name : str
-        First cell, a row header.
-    cells : Sequence[str]
-        The other cells.
-    style : str, default ""
-        CSS class: ``total``, ``reference`` or ``changed``.
-    best : frozenset[int], default frozenset()
-        Indices of the cells with the best value.
-    """
+    """A table row: header cell, other cells, CSS class, and indices of the cells with the best value."""
 
     name: str
     cells: Sequence[str]
-    style: str = ""
+    style: Literal["", "total", "reference", "changed"] = ""
     best: frozenset[int] = frozenset()
 
 
@@ -119,13 +107,12 @@ def _domain_table(run: Run, spec: MetricSpec) -> Table:
 
 
 def _byte_table(run: Run) -> Table:
-    uplink, downlink = run.bytes_by_phase("uplink"), run.bytes_by_phase("downlink")
     rows = [
-        _phase_row(phase, format_bytes(uplink.get(phase, 0)), format_bytes(downlink.get(phase, 0)))
-        for phase in total_last([*uplink, *downlink])
+        _phase_row(phase, format_bytes(counts["uplink"]), format_bytes(counts["downlink"]))
+        for phase, counts in run.traffic.items()
     ]
     note = ""
-    if run.fedavg_bytes and run.strategy != "fedavg":
+    if run.fedavg_bytes:
         fedavg = format_bytes(run.fedavg_bytes)
         rows.append(Row("FedAvg (calculated)", (fedavg, fedavg), "reference"))
         note = (
@@ -145,7 +132,7 @@ def _second_table(run: Run) -> Table:
             format_duration(seconds[phase]),
             format_percent(seconds[phase] / total) if total else MISSING,
         )
-        for phase in total_last(list(seconds))
+        for phase in total_last(seconds)
     ]
     return Table("Seconds by phase", ("phase", "time", "share"), rows, "numeric")
 
@@ -200,11 +187,6 @@ def _pair_table(title: str, values: Mapping[str, str]) -> Table:
 
 def _without_empty(*tables: Table) -> list[Table]:
     return [table for table in tables if table.rows]
-
-
-def total_last(phases: Sequence[str]) -> list[str]:
-    """Return each phase once and in order, with the total at the end."""
-    return sorted(dict.fromkeys(phases), key=lambda phase: phase == "total")
 
 
 def count(number: int, noun: str) -> str:

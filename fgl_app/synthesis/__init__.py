@@ -1,1 +1,1 @@
-"""Synthesis as a job: what to make, and making it, here or on workers."""
+"""Synthesis of image sets as resumable jobs, in this process or on Ray workers."""

@@ -19,5 +19,5 @@ try:
 except (ValueError, OSError, RuntimeError) as error:
     print(f"{type(error).__name__}: {error}")
     sys.exit(1)
-# On a line of its own, whatever else wrote to the same pipe.
+# The newline ends an unfinished line of another writer to the same pipe.
 print(f"\n{FOLDER}{folder}")

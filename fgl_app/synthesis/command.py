@@ -1,11 +1,10 @@
-"""Synthesis apart from a run: from a file of embeddings, or in a process of its own."""
+"""Synthesis from saved embeddings, in this process or in a subprocess."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 from fgl_app.config import RunConfig
@@ -13,58 +12,37 @@ from fgl_app.progress import PREFIX
 from fgl_app.synthesis.engine import make_set
 from fgl_app.synthesis.generator import generator_settings, load_generator
 from fgl_app.synthesis.job import SynthesisJob, load_embeddings
-from fgl_app.synthesis.workers import Workers, ray_workers
+from fgl_app.synthesis.workers import ray_workers
 
 FOLDER = "folder: "
-"""Start of the output line in which ``python -m fgl_app.synthesis`` returns the folder of the set."""
+"""Prefix of the output line by which ``python -m fgl_app.synthesis`` returns the folder of the set."""
 
 
 def synthesize_file(file: Path, out: Path, config: RunConfig) -> Path:
-    """Generate the missing images of the synthetic set of saved embeddings.
-
-    Parameters
-    ----------
-    file : Path
-        ``embeddings.safetensors`` of a run.
-    out : Path
-        Folder of the set; "out-2", "out-3" and so on when it holds another set.
-    config : RunConfig
-        Generator, its settings, images per class, seed, workers.
-
-    Returns
-    -------
-    Path
-        Folder of the complete set.
+    """Generate the missing images of the set of saved embeddings and return its folder.
 
     Raises
     ------
     ValueError
-        If the file holds no embeddings, or embeddings of another text encoder than the generator's.
+        If the file has no embeddings, or embeddings of another text encoder than the generator's.
     OSError
         If the folder cannot be written.
     """
     embeddings, names, encoder = load_embeddings(file)
-    recipe = generator_settings(config)
-    with ray_workers(config) if uses_ray(config) else nullcontext(load_generator(recipe)) as maker:
-        if isinstance(maker, Workers) and recipe.dtype == "auto":
-            recipe = replace(recipe, dtype=maker.dtype)
-        return make_set(SynthesisJob(recipe, embeddings, names, encoder), out, maker)
+    settings = generator_settings(config)
+    with ray_workers(config) if uses_ray(config) else nullcontext(load_generator(settings)) as maker:
+        return make_set(SynthesisJob(settings, embeddings, names, encoder), out, maker)
 
 
 def synthesize_in_subprocess(run: Path) -> Path:
-    """Generate the synthetic set of a run in a process of its own and return the folder of the set.
+    """Generate the synthetic set of a run folder in a subprocess and return the folder of the set.
 
-    In a simulation this process already holds Flower's Ray, whose clients have reserved the cores and GPUs.
-
-    Parameters
-    ----------
-    run : Path
-        Folder with the ``config.json`` and ``embeddings.safetensors`` of the run.
+    In a simulation this process already uses the Ray of Flower, whose clients reserve the cores and GPUs.
 
     Raises
     ------
     RuntimeError
-        If the process fails.
+        If the subprocess fails.
     """
     command = [sys.executable, "-m", "fgl_app.synthesis", str(run)]
     last, folder = "", None
@@ -75,7 +53,7 @@ def synthesize_in_subprocess(run: Path) -> Path:
                 last = line.strip() or last
                 if line.startswith(FOLDER):
                     folder = Path(line.removeprefix(FOLDER).rstrip("\n"))
-                # Flower replaces `sys.stdout.write`: only lines written through it reach the run's log.
+                # Flower replaces `sys.stdout.write`: only lines written with it reach the log of the run.
                 if line.startswith(PREFIX):
                     sys.stdout.write(line)
                     sys.stdout.flush()
@@ -83,7 +61,7 @@ def synthesize_in_subprocess(run: Path) -> Path:
             process.terminate()
             raise
     if process.returncode or folder is None:
-        raise RuntimeError(f"synthesis on Ray's workers failed: {last}")
+        raise RuntimeError(f"synthesis on Ray workers failed: {last}")
     return folder
 
 

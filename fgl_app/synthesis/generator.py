@@ -1,13 +1,12 @@
-"""How images are made: the generator, where it runs, and what decides over its images."""
+"""The generator of a synthetic set: its settings, its loading, and the synthesizer built from it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.synthesis import SynthesisSettings, Synthesizer
-from fgl_app.models.devices import resolve_device
 from fgl_app.models.pipelines import Placement, load_pipeline
 
 if TYPE_CHECKING:
@@ -18,28 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """A generator and its settings.
+    """A generator and the settings of its images.
 
     Parameters
     ----------
     generator : str
         "embedded", a hub id or a folder.
     images_per_class : int
-        Images of each class.
-    settings : SynthesisSettings
+        Number of images of each class.
+    synthesis : SynthesisSettings
         Steps, guidance, batch size, seed.
     negative_prompt : str
-        What guidance leads away from; without guidance it means nothing.
-    device : str, default "auto"
-        Torch device.
-    dtype : {"auto", "float32", "float16", "bfloat16"}, default "auto"
-        Precision; "auto" is float16 on CUDA, else float32.
-    offload : {"none", "model", "sequential"}, default "none"
-        What waits in the computer's memory while it is not needed.
-    attention_slicing : bool, default False
-        Attend in slices: less memory, slower.
-    compiled : bool, default False
-        Compile the denoiser.
+        Negative prompt of the guidance; ignored without guidance.
+    placement : Placement
+        Device, precision and memory options.
     lora : str, default ""
         LoRA weights; empty for none.
     scheduler : str, default "auto"
@@ -48,19 +39,15 @@ class GeneratorSettings:
 
     generator: str
     images_per_class: int
-    settings: SynthesisSettings
+    synthesis: SynthesisSettings
     negative_prompt: str
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    offload: Literal["none", "model", "sequential"] = "none"
-    attention_slicing: bool = False
-    compiled: bool = False
+    placement: Placement
     lora: str = ""
     scheduler: str = "auto"
 
 
 def generator_settings(config: RunConfig) -> GeneratorSettings:
-    """Return the recipe that a run config describes."""
+    """Return the generator settings of a run config."""
     return GeneratorSettings(
         config.generator,
         config.images_per_class,
@@ -68,35 +55,30 @@ def generator_settings(config: RunConfig) -> GeneratorSettings:
             config.num_inference_steps, config.guidance_scale, config.synthesis_batch_size, config.seed
         ),
         config.negative_prompt,
-        device=config.device,
-        dtype=config.generator_dtype,
-        offload=config.generator_offload,
-        attention_slicing=config.attention_slicing,
-        compiled=config.compile_generator,
-        lora=config.generator_lora,
-        scheduler=config.generator_scheduler,
+        Placement(
+            config.device,
+            config.generator_dtype,
+            config.generator_offload,
+            config.attention_slicing,
+            config.compile_generator,
+        ),
+        config.generator_lora,
+        config.generator_scheduler,
     )
 
 
-def on_cpu(recipe: GeneratorSettings) -> GeneratorSettings:
-    """Return a recipe whose generator is loaded for its texts and its fingerprint, beside workers' own."""
-    return replace(recipe, device="cpu", offload="none")
+def cpu_settings(settings: GeneratorSettings) -> GeneratorSettings:
+    """Return the settings to load a generator on the CPU, for its texts and fingerprint only."""
+    return replace(settings, placement=replace(settings.placement, device="cpu", offload="none"))
 
 
-def load_generator(recipe: GeneratorSettings) -> DiffusionPipeline:
-    """Load a recipe's whole text-to-image pipeline, placed for synthesis."""
-    placement = Placement(
-        resolve_device(recipe.device),
-        recipe.dtype,
-        recipe.offload,
-        recipe.attention_slicing,
-        recipe.compiled,
-    )
-    return load_pipeline(recipe.generator, placement, recipe.lora, recipe.scheduler)
+def load_generator(settings: GeneratorSettings) -> DiffusionPipeline:
+    """Load the whole text-to-image pipeline, placed for synthesis."""
+    return load_pipeline(settings.generator, settings.placement, settings.lora, settings.scheduler)
 
 
-def make_synthesizer(recipe: GeneratorSettings, pipeline: DiffusionPipeline) -> Synthesizer:
-    """Return what makes a recipe's images with its loaded generator."""
-    guided = recipe.settings.guidance_scale > 1
-    negative = encode_texts(pipeline, [recipe.negative_prompt]) if guided else None
-    return Synthesizer(pipeline, recipe.settings, negative)
+def build_synthesizer(settings: GeneratorSettings, pipeline: DiffusionPipeline) -> Synthesizer:
+    """Return a synthesizer of a loaded generator; with guidance it encodes the negative prompt."""
+    guided = settings.synthesis.guidance_scale > 1
+    negative = encode_texts(pipeline, [settings.negative_prompt]) if guided else None
+    return Synthesizer(pipeline, settings.synthesis, negative)

@@ -1,4 +1,4 @@
-"""Synthesis on Ray: on this machine's GPUs or cores, or on a cluster's."""
+"""Synthesis on Ray workers, on the GPUs or cores of this machine or of a cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -16,55 +16,60 @@ from fgl_app.algorithms.synthesis import Shard, Synthesizer
 from fgl_app.config import RunConfig
 from fgl_app.data.shards import encode_shard
 from fgl_app.progress import log
-from fgl_app.synthesis.generator import GeneratorSettings, load_generator, make_synthesizer
+from fgl_app.synthesis.generator import GeneratorSettings, build_synthesizer, load_generator
 from fgl_app.synthesis.job import SynthesisJob
 
-ATTEMPTS = 3
-"""How often a shard whose worker died is made anew before the run fails."""
+MAX_RETRIES = 3
+"""How often Ray repeats a shard whose worker died, before the run fails."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """What Ray has for synthesis.
+    """Ray workers for synthesis and their resources.
 
     Parameters
     ----------
     number : int
-        Shards made at a time.
+        Number of workers.
     gpus, cpus : int
-        What each takes.
+        GPUs and cores of each worker.
     """
 
     number: int
     gpus: int
     cpus: int
 
-    @property
-    def dtype(self) -> Literal["float16", "float32"]:
-        """What ``generator-dtype=auto`` is on them."""
-        return "float16" if self.gpus else "float32"
+    def adapt(self, job: SynthesisJob) -> SynthesisJob:
+        """Return a job with the precision and the device of the workers."""
+        placement = job.settings.placement
+        if placement.dtype == "auto":
+            placement = replace(placement, dtype="float16" if self.gpus else "float32")
+        if str(placement.device).startswith("cuda"):
+            # Only its own GPU is visible to a worker.
+            placement = replace(placement, device="auto")
+        return replace(job, settings=replace(job.settings, placement=placement))
 
 
 @contextmanager
 def ray_workers(config: RunConfig) -> Iterator[Workers]:
-    """Connect to a config's Ray cluster, or start one of this process's own.
+    """Connect to the Ray cluster of a config, or start a local one for this process.
 
     Raises
     ------
     ConnectionError
-        When there is no cluster at the address.
+        If no cluster listens at the address.
     """
-    # A task that asks for no GPU is to leave the variables of the devices alone, as in Ray's next versions.
+    # Without it, Ray hides all GPUs from tasks that request none; its next versions no longer do.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     check_cluster(config.ray_address)
-    # "local" says: whatever cluster this machine's user has running, start one of this process's own.
+    # "local" starts a cluster for this process, even if the user runs another one on this machine.
     address = config.ray_address or "local"
     ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        workers = share_out(nodes, config.synthesis_workers, use_gpus=config.device != "cpu")
+        workers = allocate_workers(nodes, config.synthesis_workers, use_gpus=config.device != "cpu")
         share = "a GPU" if workers.gpus else "1 core" if workers.cpus == 1 else f"{workers.cpus} cores"
         log.info("%d Ray workers with %s each", workers.number, share)
         yield workers
@@ -73,7 +78,7 @@ def ray_workers(config: RunConfig) -> Iterator[Workers]:
 
 
 def check_cluster(address: str) -> None:
-    """Raise ConnectionError when nothing listens at a cluster's address; Ray itself would wait minutes."""
+    """Raise ConnectionError if nothing listens at a cluster's address; Ray itself would wait for minutes."""
     if not address:
         return
     host, _, port = address.rpartition(":")
@@ -83,69 +88,55 @@ def check_cluster(address: str) -> None:
         raise ConnectionError(f"no Ray cluster listens at ray-address {address}: {error}") from error
 
 
-def share_out(nodes: Sequence[Mapping[str, float]], workers: int, *, use_gpus: bool) -> Workers:
-    """Share a cluster out over workers: a GPU each where there are any, else as many cores.
+def allocate_workers(nodes: Sequence[Mapping[str, float]], workers: int, *, use_gpus: bool) -> Workers:
+    """Allocate the GPUs or cores of a cluster to workers: one GPU each if there are any, else equal cores.
 
     Parameters
     ----------
     nodes : Sequence[Mapping[str, float]]
-        Ray's resources of each node.
+        Resources of each node, as reported by Ray.
     workers : int
-        How many are asked for; with fewer GPUs there are as many workers as GPUs.
+        Requested number of workers; limited to the number of GPUs.
     use_gpus : bool
-        False for the cores alone.
+        False to use only cores.
 
     Returns
     -------
     Workers
-        How many, and what each takes: a GPU and a core, or at least one core.
+        Workers with one GPU and one core each, or with at least one core each.
     """
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if gpus and use_gpus:
         return Workers(min(workers, gpus), gpus=1, cpus=1)
     cores = [int(node.get("CPU", 0)) for node in nodes]
-    # No task may ask for more than some node has, or it waits for ever.
+    # A task that requests more cores than any node has would wait forever.
     return Workers(workers, gpus=0, cpus=max(1, min(sum(cores) // workers, max(cores))))
 
 
 def synthesize_on_workers(
     job: SynthesisJob, numbers: Sequence[int], workers: Workers, callback: Callable[[int], None]
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield finished shards as they come.
+    """Yield the number and content of each shard as it finishes.
 
-    Ray places a task for each shard and runs it again elsewhere when its worker or machine dies. On cores the
-    worker processes keep their loaded pipeline from shard to shard; on GPUs each shard has a new process, as
-    Ray does not promise the next task of a process the same GPU.
-
-    Parameters
-    ----------
-    job : SynthesisJob
-        What to make.
-    numbers : Sequence[int]
-        The shards to make.
-    workers : Workers
-        Of :func:`ray_workers`, which is still open.
-    callback : Callable[[int], None]
-        Called with the number of images of each finished shard.
+    Each shard is a Ray task, which is repeated elsewhere when its worker or machine dies. On cores, worker
+    processes keep their loaded pipeline for the next shard. On GPUs, each shard gets a new process, since Ray
+    does not guarantee the same GPU to the next task of a process. ``callback`` is called with the number of
+    images after each shard.
 
     Raises
     ------
     RuntimeError
-        When a shard fails, or has lost its worker too often.
+        If a shard fails, or its worker died too often.
     """
     import ray
 
-    recipe = job.recipe
-    if recipe.device.startswith("cuda"):
-        # A worker sees its own GPU alone.
-        recipe = replace(recipe, device="auto")
     options = {"num_gpus": workers.gpus, "num_cpus": workers.cpus, "max_calls": 1 if workers.gpus else 0}
-    task = ray.remote(max_retries=ATTEMPTS, **options)(_make_shard)
-    left = iter(numbers)
+    task = ray.remote(max_retries=MAX_RETRIES, **options)(_synthesize_shard)
+    remaining = iter(numbers)
     running: dict[Any, int] = {}
     while True:
-        for number in left:
-            arguments = (recipe, job.shard(number), job.class_names, workers.cpus)
+        for number in remaining:
+            arguments = (job.settings, job.shard(number), job.class_names, workers.cpus)
             running[task.remote(*arguments)] = number
             if len(running) == workers.number:
                 break
@@ -157,16 +148,18 @@ def synthesize_on_workers(
             content = ray.get(finished)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise RuntimeError(f"Ray's workers could not make shard {number}: {reason}") from error
+            raise RuntimeError(f"Ray workers could not generate shard {number}: {reason}") from error
         callback(job.size(number))
         yield number, content
 
 
-def _make_shard(recipe: GeneratorSettings, shard: Shard, class_names: tuple[str, ...], threads: int) -> bytes:
+def _synthesize_shard(
+    settings: GeneratorSettings, shard: Shard, class_names: tuple[str, ...], threads: int
+) -> bytes:
     torch.set_num_threads(threads)
-    return encode_shard(_synthesizer(recipe)(shard), shard.images, class_names)
+    return encode_shard(_cached_synthesizer(settings)(shard), shard.images, class_names)
 
 
 @lru_cache(maxsize=1)
-def _synthesizer(recipe: GeneratorSettings) -> Synthesizer:
-    return make_synthesizer(recipe, load_generator(recipe))
+def _cached_synthesizer(settings: GeneratorSettings) -> Synthesizer:
+    return build_synthesizer(settings, load_generator(settings))

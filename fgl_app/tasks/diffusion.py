@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from fgl_app.algorithms.classification import evaluate as evaluate_classifier
 from fgl_app.algorithms.classification import train as train_classifier
-from fgl_app.algorithms.diffusion import DiffusionProcess, DiffusionSettings, sample, train_diffusion
+from fgl_app.algorithms.diffusion import DiffusionProcess, DiffusionSettings, train_diffusion
 from fgl_app.algorithms.image_space import ImageSpace
 from fgl_app.algorithms.images import match_channels, resize_images
 from fgl_app.algorithms.randomness import seeded_generator
+from fgl_app.algorithms.sampling import sample
 from fgl_app.algorithms.types import LabeledImages, LabeledLatents
 from fgl_app.data.types import ImageDataset
 from fgl_app.metrics.generated_images import fidelity
+from fgl_app.models.autoencoders import autoencoder_factor, load_autoencoder
 from fgl_app.models.devices import resolve_precision
 from fgl_app.models.extractors import Extractor, load_extractor
 from fgl_app.models.image_pipeline import save_image_pipeline
-from fgl_app.models.pipelines import autoencoder_factor, load_autoencoder
 from fgl_app.models.unets import build_unet
 from fgl_app.tasks.classification import new_classifier, synthetic_settings
 from fgl_app.tasks.task import Evaluation, LocalRound, Task
@@ -145,7 +146,7 @@ class DiffusionTask(Task):
         generators = [seeded_generator("evaluation", i) for i in range(number)]
         samples = match_channels(self.space.decode(self.sample(model, labels, generators)), self.channels)
         features, classes = self._features(samples)
-        metrics = asdict(fidelity(self._reference(data), features))
+        metrics = fidelity(self._reference(data), features)
         if self.config.class_conditional and classes is not None:
             metrics["label_agreement"] = float((classes == labels).float().mean())
         if self.config.class_conditional and final:

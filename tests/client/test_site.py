@@ -11,7 +11,7 @@ from fgl_app.config import parse_config
     [
         ({}, "needs --node-config with data-path and site-name"),
         ({"data-path": "/data"}, "needs --node-config with site-name"),
-        ({"data-path": "/data", "site-name": "../x"}, "site-name must be of at most 64 letters"),
+        ({"data-path": "/data", "site-name": "../x"}, "site-name must have at most 64 letters"),
     ],
 )
 def test_an_invalid_node_config_is_rejected(node_config, sentence):

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fgl_app.federation.state import MARK, Federation, read_federation
+from fgl_app.federation.state import FEDERATION_VARIABLE, Federation, read_federation
 from tests.deployment.runs import FEDDDPM, FGL, SPLIT, Run
 
 SITES = 3
@@ -62,7 +62,7 @@ class LiveFederation:
         found = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError):
-                if process.environ().get(MARK) == self.state.id:
+                if process.environ().get(FEDERATION_VARIABLE) == self.state.id:
                     found[process.pid] = " ".join(process.cmdline())
         return found
 

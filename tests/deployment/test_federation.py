@@ -71,7 +71,10 @@ def test_a_killed_supernode_is_seen_and_brought_back(federation):
 
     up = federation.command("up")
     assert up.returncode == 0, up.stdout + up.stderr
-    assert "site-1: the SuperLink still counts the old one; trying again" in up.stdout.splitlines()
+    assert (
+        "site-1: the SuperLink still counts the previous process as online; trying again"
+        in up.stdout.splitlines()
+    )
     assert statuses(federation) == dict.fromkeys(SITE_NAMES, "online")
     assert {name: federation.process(name) for name in others} == others
     # The same key is the same node: a run goes on with it.

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from fgl_app.cli.app import app as fgl_app
 from fgl_app.config import config_keys, parse_config
-from tests.app_runs import forget_datasets
+from fgl_app.data.caches import release_datasets
 from tests.doc_commands import ROOT, commands, inline_commands
 from tests.in_process import fgl
 from tests.placeholders import make_what_is_named, point_latest_at, values_of
@@ -131,7 +131,7 @@ def prepare(words, generator):
         run_here("run", *TINY, "num-server-rounds=3", dies_after=4)
         return
     make_what_is_named(words, generator)
-    forget_datasets()
+    release_datasets()
     if words[0] == "synthesize" and "generator" in (values := values_of(words)):
         run_here("run", *TINY, f"generator={values['generator']}")
         return

@@ -64,7 +64,7 @@ def run_example(wheel_python, flower_home, tmp_path):
 
 @pytest.mark.slow
 def test_the_environment_runs_the_wheel(wheel_python, tmp_path):
-    code = "import fgl_app.models.pipelines as p; print(fgl_app.__file__, p.embedded_generator())"
+    code = "import fgl_app.models.generators as g; print(fgl_app.__file__, g.embedded_generator())"
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     places = subprocess.run(
         [wheel_python, "-c", "import fgl_app\n" + code],

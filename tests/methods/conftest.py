@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.app_runs import read_summary, run
+from tests.app_runs import run
 
 
 @pytest.fixture(autouse=True, scope="module")

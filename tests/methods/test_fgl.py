@@ -102,7 +102,7 @@ def test_a_run_with_too_few_good_clients_fails_with_the_reason(tmp_path, method)
         ({"num_clients": 500}, "allow at most 40 clients"),
         ({"dataset": "letters"}, "dataset must be 'digits', a folder or a hub id"),
         ({"generator": "nowhere"}, "generator must be 'embedded'"),
-        ({"vocabulary": "WORDS"}, "'embedded' draws handwritten digits .* and no 'naught'"),
+        ({"vocabulary": "WORDS"}, "'embedded' draws only handwritten digits .* not 'naught'"),
         ({"images_per_class": "many"}, "config key 'images-per-class' must be a valid integer"),
     ],
 )

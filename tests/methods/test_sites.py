@@ -70,7 +70,7 @@ def test_sites_may_lack_classes_and_bad_sites_are_left_out(tmp_path, colours):
     (unreadable, reason), (unknown, second_reason) = sorted(reasons)
     assert (unreadable, unknown) == ("97", "98")
     assert "nowhere" in reason
-    label = "have the label 'mauve', which the server does not know; it knows red, green, blue"
+    label = "have the label 'mauve', which is not a class of the server; its classes are red, green, blue"
     assert label in second_reason
 
 
@@ -109,7 +109,7 @@ def test_without_a_dataset_on_the_server_every_label_must_be_known(tmp_path, col
     }
     summary = run(tmp_path, nodes=3, sites=sites, **colours.fgl | OWN_DATA | changes)
     assert summary["num_prompts"] == 2
-    assert "the label 'Green', which the server does not know; it knows red, green" in str(
+    assert "the label 'Green', which is not a class of the server; its classes are red, green" in str(
         summary["failures"]
     )
 

@@ -32,7 +32,7 @@ def test_the_classifier_of_a_run_is_an_extractor(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("auto", "is there for digits, not for 'photos'"),
+        ("auto", "exists for digits, not for 'photos'"),
         ("nothing", "must be 'auto', 'inception' or a"),
         ("inception", "needs the package torch-fidelity"),
     ],
@@ -48,7 +48,7 @@ def test_an_extractor_must_know_the_classes_of_the_dataset(tmp_path, name):
     model = build_classifier(name, num_classes=3, in_channels=3, image_size=16, seed=0)
     save_classifier(model, tmp_path, ["a", "b", "c"])
     check_extractor(str(tmp_path), "photos", num_classes=3, channels=3)
-    with pytest.raises(ValueError, match=r"must know the 4 classes of 'photos', .* knows 3"):
+    with pytest.raises(ValueError, match=r"must have the 4 classes of 'photos', .* has 3"):
         check_extractor(str(tmp_path), "photos", num_classes=4, channels=3)
 
 

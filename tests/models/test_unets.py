@@ -6,8 +6,8 @@ from diffusers import DDPMPipeline, LDMPipeline
 
 from fgl_app.algorithms.diffusion import DiffusionProcess
 from fgl_app.algorithms.image_space import ImageSpace
+from fgl_app.models.autoencoders import load_autoencoder
 from fgl_app.models.image_pipeline import ClassConditionalPipeline, save_image_pipeline
-from fgl_app.models.pipelines import load_autoencoder
 from fgl_app.models.unets import build_unet, check_unet
 
 CPU = torch.device("cpu")

@@ -59,7 +59,7 @@ def test_report_writes_one_page_and_prints_its_path(tmp_path):
     (tmp_path / "not-begun").mkdir()
     done = fgl("report", "one", "not-begun", "two", "--out", "page.html")
     assert done.exit_code == 0
-    assert done.stderr == ("Note: not-begun is left out: it holds no config.json, so no run began there\n")
+    assert done.stderr == ("Note: not-begun is skipped: it has no config.json, so no run started there\n")
     assert (tmp_path / "page.html").is_file()
 
 

@@ -105,7 +105,7 @@ def test_a_diffusion_run_has_its_key_figures(tmp_path):
     run = make_run(tmp_path, accuracies=(0,), metrics=metrics, downstream_accuracy=0.945, **NO_BYTES)
     text = page_of(run).text
     assert (
-        "Frechet distance 7.81 after round 1 Label agreement 93.0 % samples classified as their own class "
+        "Frechet distance 7.81 after round 1 Label agreement 93.0 % samples classified as their class "
         "Downstream accuracy 94.5 % of a classifier trained on samples" in text
     )
     assert "round Frechet distance precision recall label agreement 1 7.81 60.0 % 70.0 % 93.0 %" in text

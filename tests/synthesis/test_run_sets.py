@@ -1,22 +1,35 @@
-"""A run trains on the set that belongs to it, whatever its folder held before."""
-
-import json
+"""A run trains on the set that belongs to it, even if its folder contains another one."""
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from fgl_app.synthesis import engine, job
-from tests.integration.test_apps import run
-from tests.integration.test_resume import KilledError, assert_equal_runs
+from tests.app_runs import run
 
 
-@pytest.mark.parametrize("process", ["this process", "a process of its own"])
+class KilledError(BaseException):
+    """Ends a run like a signal."""
+
+
+@pytest.fixture(scope="module")
+def options(tiny_generator):
+    return {"generator": str(tiny_generator), "image_size": 16, "images_per_class": 2}
+
+
+@pytest.fixture(scope="module")
+def straight(options, tmp_path_factory):
+    """Folder of a run without interruption."""
+    folder = tmp_path_factory.mktemp("straight")
+    run(folder, **options)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("process", ["this process", "a subprocess"])
 def test_a_resumed_run_trains_on_its_own_set_and_not_on_a_stale_one(
-    tiny_generator, tmp_path, monkeypatch, process
+    options, straight, tmp_path, monkeypatch, process
 ):
-    """The first attempt dies after one shard of two, of a set that the second attempt does not make."""
-    options = {"generator": str(tiny_generator), "image_size": 16, "images_per_class": 2}
-    monkeypatch.setattr(job, "SHARD_SIZE", 10)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    """The first attempt dies after one shard of another set: its shards are smaller."""
     write = engine.write_shard
 
     def dying(folder, number, *rest):
@@ -25,21 +38,17 @@ def test_a_resumed_run_trains_on_its_own_set_and_not_on_a_stale_one(
         write(folder, number, *rest)
 
     with monkeypatch.context() as patch:
+        patch.setattr(job, "SHARD_SIZE", 10)
         patch.setattr(engine, "write_shard", dying)
         with pytest.raises(KilledError):
-            run(tmp_path, "died", **options)
-    stale = tmp_path / "died" / "synthetic"
-    with monkeypatch.context() as patch:
-        if process == "this process":
-            manifest = json.loads((stale / ".manifest.json").read_text())
-            manifest["settings"]["dtype"] = "torch.float16"
-            (stale / ".manifest.json").write_text(json.dumps(manifest))
-        else:
-            # The other process makes larger shards: another manifest.
-            patch.setattr("fgl_app.methods.fgl.uses_ray", lambda config: True)
-            monkeypatch.setattr(job, "SHARD_SIZE", 256)
-        resumed = run(tmp_path, "died", resume=True, broken=(100, 99, 98), **options)
-    assert resumed["num_synthetic_images"] == 20
-    assert [file.name for file in stale.glob("train-*")] == ["train-00000-of-00002.parquet"]
-    assert list((tmp_path / "died" / "synthetic-2").glob("train-*"))
-    assert_equal_runs(tmp_path, resumed, run(tmp_path, "straight", **options))
+            run(tmp_path, **options)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    if process == "a subprocess":
+        monkeypatch.setattr("fgl_app.methods.fgl.uses_ray", lambda config: True)
+    summary = run(tmp_path, resume=True, broken=(100, 99, 98), **options)
+    assert summary["num_synthetic_images"] == 20
+    folder = tmp_path / "run"
+    assert [file.name for file in folder.glob("synthetic/train-*")] == ["train-00000-of-00002.parquet"]
+    assert [file.name for file in folder.glob("synthetic-2/train-*")] == ["train-00000-of-00001.parquet"]
+    own, expected = (load_file(each / "classifier" / "model.safetensors") for each in (folder, straight))
+    assert all(torch.equal(own[name], expected[name]) for name in own | expected)

@@ -21,7 +21,7 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     strategy = FedDDPMStrategy(
         FedAvg(fraction_evaluate=0.0),
-        sample_fn=sample_with(make_unet, steps=20),
+        sample_fn=sample_with(make_unet, num_inference_steps=20),
         correct_fn=correct_with(make_unet, epochs=2, ema_decay=0.9),
         auxiliary_size=config["auxiliary-size"],
         num_classes=10,

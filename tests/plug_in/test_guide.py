@@ -1,4 +1,4 @@
-"""The guide's code: a piece of an example project, which other tests run, or run here."""
+"""The code of the guide is part of an example project, which other tests run, or runs here."""
 
 import re
 import textwrap
@@ -16,7 +16,7 @@ import fgl_app.plug_in
 import fgl_app.strategies
 from fgl_app.algorithms.plateau import is_plateau
 from fgl_app.models.unets import build_unet
-from tests.integration.test_plug_in import cnn
+from tests.plug_in.projects import cnn
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "plug-in.md").read_text(encoding="utf-8")
@@ -31,22 +31,16 @@ def is_of_an_example(block):
     return any(textwrap.indent(block, " " * depth) in text for text in PROJECTS for depth in (0, 4))
 
 
-def test_the_main_pieces_are_the_examples_own():
+def test_the_main_blocks_are_in_the_examples():
     assert sum(map(is_of_an_example, BLOCKS)) == 9
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if not is_of_an_example(block)])
-def test_the_other_pieces_run(block, tmp_path, monkeypatch, tiny_generator):
+def test_the_other_blocks_run(block, tmp_path, monkeypatch, tiny_generator):
     monkeypatch.chdir(tmp_path)
     names = {name: getattr(room, name) for room in (fgl_app.plug_in, fgl_app.strategies,
              flwr.serverapp.strategy, flwr.clientapp.mod) for name in room.__all__}  # fmt: skip
-    names |= {
-        "Net": cnn,
-        "make_unet": make_unet,
-        "Path": Path,
-        "partial": partial,
-        "is_plateau": is_plateau,
-    }
+    names |= {"Net": cnn, "make_unet": make_unet, "Path": Path, "partial": partial, "is_plateau": is_plateau}
     names["config"] = {"run-folder": str(tmp_path), "image-folder": str(tmp_path / "set"), "resume": True}
     names["MODEL"] = str(tiny_generator)
     names |= {"labels": torch.tensor([0, 1]), "app": ClientApp(), "my_sample": list, "local_images": None}

@@ -1,4 +1,4 @@
-"""The stroke measures are right on drawings whose width, slant and shape are known."""
+"""The stroke measures are correct for drawings of known width, slant and shape."""
 
 import math
 
@@ -28,7 +28,7 @@ def draw_bar(width: float, slant: float, length: float = 20.0, size: int = 33) -
 
 @pytest.mark.parametrize("slant", [-40.0, -15.0, 0.0, 15.0, 40.0])
 def test_slant_of_a_bar_is_its_angle(slant: float) -> None:
-    # The round pen and the pixels shorten the lean of a bar with width / length = 1/8 a little.
+    # The round pen and the pixels reduce the slant of a bar with width / length = 1/8 slightly.
     assert measure_strokes(draw_bar(2.5, slant)).slant.item() == pytest.approx(slant, abs=1.5)
 
 
@@ -58,7 +58,7 @@ def test_aspect_is_width_over_height() -> None:
     assert measure_strokes(image.transpose(2, 3)).aspect.item() == pytest.approx(2.0)
 
 
-def test_measures_do_not_depend_on_padding_or_company() -> None:
+def test_measures_do_not_depend_on_padding_or_batch() -> None:
     image = draw_bar(2.5, 12.0)
     alone = measure_strokes(image[:, :, 2:-2, 2:-2])
     together = measure_strokes(torch.cat([draw_bar(4.0, -30.0), image]))
@@ -76,7 +76,7 @@ def test_no_images_give_no_captions() -> None:
     assert stroke_captions(measure_strokes(torch.zeros(0, 1, 28, 28))) == []
 
 
-def test_captions_say_what_was_drawn() -> None:
+def test_captions_describe_the_drawing() -> None:
     images = torch.cat([draw_bar(1.4, 0.0), draw_bar(4.4, 35.0), draw_bar(2.0, -35.0)])
     thin_upright, thick_right, left = stroke_captions(measure_strokes(images))
     assert thin_upright == "hairline strokes, upright, skinny"
@@ -115,19 +115,19 @@ def test_a_rising_measure_goes_through_all_its_words_in_order(
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (4, 28, 28), (4, 3, 28, 28)])
-def test_a_wrong_shape_is_refused_with_the_shape(shape: tuple[int, ...]) -> None:
+def test_a_wrong_shape_is_rejected_with_the_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"images must have the shape \(N, 1, H, W\), but got") as error:
         measure_strokes(torch.zeros(shape))
     assert str(shape) in str(error.value)
 
 
-def test_bytes_are_refused() -> None:
+def test_integers_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"floating point with values in .*, but got torch.uint8"):
         measure_strokes(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("value", [-0.5, 255.0, float("nan")])
-def test_values_outside_the_range_are_refused(value: float) -> None:
+def test_values_outside_the_range_are_rejected(value: float) -> None:
     image = draw_bar(2.0, 0.0)
     image[0, 0, 0, 0] = value
     with pytest.raises(ValueError, match="images must have values in"):

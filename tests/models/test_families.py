@@ -1,4 +1,4 @@
-"""Each family of text-to-image pipelines runs FGL, and embeddings stand for their texts to the last bit."""
+"""Every family of text-to-image pipelines runs FGL, and embeddings give exactly the images of their texts."""
 
 import inspect
 import json
@@ -12,9 +12,9 @@ from fgl_app.algorithms.synthesis import PlannedImage, Shard, SynthesisSettings,
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.models.pipelines import Placement, load_pipeline, load_text_encoder
-from tests.integration.test_apps import run
+from tests.app_runs import run
+from tests.tiny_captioners import blip, save_captioner
 from tests.tiny_pipelines import BUILDERS, save_tiny_pipeline
-from tests.unit.test_captions import blip, save_captioner
 
 CPU = torch.device("cpu")
 ON_CPU = Placement(CPU)
@@ -29,7 +29,7 @@ def generator(request, tmp_path_factory):
     return folder
 
 
-def test_a_client_with_another_encoder_sends_nothing(tiny_generator, tmp_path):
+def test_a_client_with_another_encoder_uploads_nothing(tiny_generator, tmp_path):
     pipeline = load_pipeline(str(tiny_generator), ON_CPU)
     next(pipeline.text_encoder.parameters()).data[0] += 1
     pipeline.save_pretrained(tmp_path / "other")
@@ -89,7 +89,7 @@ def test_a_family_runs_fgl(generator, tmp_path):
     assert not summary["rejected_uploads"] + summary["failures"]
 
 
-def test_a_captioner_is_asked_once_and_captions_reach_the_prompts(tiny_generator, tmp_path):
+def test_captions_are_cached_and_reach_the_prompts(tiny_generator, tmp_path):
     captioner = save_captioner(blip, tmp_path / "blip")
     options = {
         "generator": str(tiny_generator),
@@ -103,11 +103,11 @@ def test_a_captioner_is_asked_once_and_captions_reach_the_prompts(tiny_generator
     first = run(tmp_path, "first", **options)
     files = sorted((tmp_path / "clients").glob("*/captions-*.json"))
     assert len(files) == 3
-    kept = json.loads(files[0].read_text())
-    assert 2 <= len(kept) <= 20
-    # What lies there is used: other captions make other prompts, without asking the model.
+    cached = json.loads(files[0].read_text())
+    assert 2 <= len(cached) <= 20
+    # The cache is used: other captions in it make other prompts.
     texts = ["a red thing", "a green thing"]
-    files[0].write_text(json.dumps({key: texts[i % 2] for i, key in enumerate(kept)}))
+    files[0].write_text(json.dumps({key: texts[i % 2] for i, key in enumerate(cached)}))
     second = run(tmp_path, "second", **options)
     assert first["status"] == second["status"] == "completed"
     assert second["num_prompts"] != first["num_prompts"]

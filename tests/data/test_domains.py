@@ -1,4 +1,4 @@
-"""A data set of three styles: a client for each, prompts that say the style, accuracy by style."""
+"""A dataset of three styles: one client per style, prompts with the style, accuracy by style."""
 
 import datasets
 import pytest
@@ -7,13 +7,13 @@ import torch
 from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.messages.embeddings import record_to_embeddings
 from fgl_app.models.pipelines import Placement, load_text_encoder
-from tests.integration.test_apps import run
-from tests.unit.test_data import STYLES, a_folder_of_styles
+from tests.app_runs import run
+from tests.image_folders import STYLES, a_folder_of_styles
 
 
 @pytest.fixture
 def styles(tmp_path, monkeypatch):
-    """Config of a data set with a domain a client."""
+    """Config of a dataset with one domain per client."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "set").mkdir()
     words = '[labels]\nn01 = "left"\nn02 = "right"\n[domains]\nframed = "in a red frame"\n'
@@ -28,7 +28,7 @@ def styles(tmp_path, monkeypatch):
     }
 
 
-def test_prompts_carry_the_domain_and_accuracy_is_told_by_domain(styles, tiny_generator, tmp_path):
+def test_prompts_contain_the_domain_and_accuracy_is_reported_by_domain(styles, tiny_generator, tmp_path):
     uploads = []
 
     def spoil(message, reply):
@@ -38,6 +38,7 @@ def test_prompts_carry_the_domain_and_accuracy_is_told_by_domain(styles, tiny_ge
 
     summary = run(
         tmp_path,
+        nodes=3,
         generator=str(tiny_generator),
         guidance_scale=2.0,
         embedding_dtype="float32",
@@ -51,7 +52,7 @@ def test_prompts_carry_the_domain_and_accuracy_is_told_by_domain(styles, tiny_ge
     assert sorted(by_domain) == sorted(STYLES)
     report = (tmp_path / "run" / "report.html").read_text()
     assert "Accuracy by domain" in report
-    # Twenty test images of each style.
+    # There are 20 test images of each style.
     assert sum(by_domain.values()) / 3 == pytest.approx(summary["accuracy"])
     # Domains are numbered in the order of their names, so the second client holds "inverted".
     encoder = load_text_encoder(str(tiny_generator), Placement(torch.device("cpu")))
@@ -67,13 +68,13 @@ def test_a_centralized_run_needs_no_split(styles, tmp_path):
     assert set(summary["accuracy_by_domain"]) == set(STYLES)
 
 
-def test_an_unreadable_image_is_told_in_the_summary(styles, tmp_path):
+def test_an_unreadable_image_is_listed_in_the_summary(styles, tmp_path):
     a_folder_of_styles(tmp_path / "set", broken=True)
-    summary = run(tmp_path, method="classifier", num_server_rounds=1, **styles)
+    summary = run(tmp_path, nodes=3, method="classifier", num_server_rounds=1, **styles)
     assert [text.split(":")[0] for text in summary["skipped_images"]] == [
         "train 7 seven.png",
         "test 7 seven.png",
     ]
     report = (tmp_path / "run" / "report.html").read_text()
     assert "Skipped images" in report
-    assert "cannot site_identity image file" in report
+    assert "cannot identify image file" in report

@@ -44,7 +44,7 @@ def test_shares_add_up_to_the_budget_and_follow_the_counts():
     counts = torch.tensor([9, 5, 3, 2, 1, 1])
     # Class 1: quotas 5, 3, 2 of 10. Class 2: 5 each. Class 0: all.
     assert allocate_images(labels, counts, 10).tolist() == [10, 5, 3, 2, 5, 5]
-    # Class 1 of budget 7: quotas 3.5, 2.1, 1.4, so the half wins the seventh. Class 2: the earlier wins.
+    # Class 1, 7 images: quotas 3.5, 2.1, 1.4, so the first gets the seventh. Class 2: the earlier wins.
     assert allocate_images(labels, counts, 7).tolist() == [7, 4, 2, 1, 4, 3]
 
 
@@ -53,10 +53,10 @@ def test_shares_are_exact_for_huge_counts():
     assert shares.tolist() == [2, 1]
 
 
-def test_a_plan_has_every_image_once_and_takes_the_classes_in_turn():
+def test_a_plan_has_every_image_once_and_alternates_between_classes():
     labels, shares = torch.tensor([0, 1, 1, 2]), torch.tensor([3, 2, 2, 1])
     plan = plan_images(labels, shares)
-    # Class 0 has prompt 0 three times; class 1 its prompts 1 and 2 in turn; class 2 a single image.
+    # Class 0 has prompt 0 three times; class 1 alternates between prompts 1 and 2; class 2 has one image.
     assert plan == [(0, 0), (1, 0), (3, 0), (0, 1), (2, 0), (0, 2), (1, 1), (2, 1)]
     seeds = {seeded_generator("image", 7, *image).initial_seed() for image in plan}
     assert len(seeds) == int(shares.sum())
@@ -81,7 +81,7 @@ def test_images_have_the_labels_of_their_prompts(pipeline, embeddings):
     assert seen == [4, 2]
 
 
-def test_when_memory_runs_out_smaller_batches_go_on(pipeline, embeddings):
+def test_synthesis_continues_with_smaller_batches_when_memory_runs_out(pipeline, embeddings):
     shares = torch.tensor([3, 3, 1])
     plan = plan_images(embeddings.labels, shares)
     shard = select_shard(embeddings, plan, 0, len(plan))
@@ -98,7 +98,7 @@ def test_when_memory_runs_out_smaller_batches_go_on(pipeline, embeddings):
     try:
         assert torch.equal(synthesizer(shard).images, reference)
         assert tried[:3] == [7, 4, 2]
-        # What did not fit is not tried again.
+        # Batch sizes that did not fit are not tried again.
         tried.clear()
         synthesizer(shard)
         assert max(tried) == 2
@@ -119,12 +119,12 @@ def test_an_image_is_the_same_in_any_batch(pipeline, embeddings):
 def test_an_image_is_the_same_in_any_plan(pipeline, embeddings):
     few = synthesize(pipeline, embeddings, torch.tensor([1, 0, 1]), settings(batch_size=1)).images
     many = synthesize(pipeline, embeddings, torch.tensor([2, 1, 2]), settings(batch_size=1)).images
-    # The first prompt's first image; the third's, after the second's, which is of the same class.
+    # The first image of the first prompt, and that of the third, which follows the second of the same class.
     assert torch.equal(few[0], many[0])
     assert torch.equal(few[1], many[3])
 
 
-def test_the_seed_and_the_prompt_decide_the_image(pipeline, embeddings):
+def test_the_seed_and_the_prompt_determine_the_image(pipeline, embeddings):
     shares = torch.tensor([1, 1, 1])
     first = synthesize(pipeline, embeddings, shares, settings()).images
     assert torch.equal(first, synthesize(pipeline, embeddings, shares, settings()).images)
@@ -143,7 +143,7 @@ def test_guidance_uses_the_negative_prompt(pipeline, embeddings):
     assert not torch.equal(*results)
 
 
-def test_streams_have_their_own_purpose():
+def test_each_purpose_has_its_own_random_stream():
     draws = {
         torch.rand(1, generator=seeded_generator(*arguments)).item()
         for arguments in [("a", 0), ("b", 0), ("a", 1), ("a", 0, 0), ("a", 0, 1)]

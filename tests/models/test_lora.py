@@ -1,4 +1,4 @@
-"""LoRA weights: the client's embeddings and the server's images have their share of them."""
+"""LoRA weights change the embeddings of clients and the images of the server."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.models.lora import check_lora
 from fgl_app.models.pipelines import Placement, load_pipeline, load_text_encoder
-from tests.integration.test_apps import run
+from tests.app_runs import run
 from tests.tiny_pipelines import save_tiny_pipeline
 
 ON_CPU = Placement(torch.device("cpu"))
@@ -44,7 +44,7 @@ def save_lora(generator: Path, folder: Path, denoiser: str, encoders: tuple[str,
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def adapted(request, tmp_path_factory):
-    """A tiny pipeline's folder, its LoRA weights, and the same for the denoiser alone."""
+    """Folder of a tiny pipeline, LoRA weights for all of its parts, and those for the denoiser only."""
     folder = tmp_path_factory.mktemp(request.param)
     save_tiny_pipeline(request.param, folder / "pipeline")
     denoiser, encoders = FAMILIES[request.param]
@@ -72,13 +72,13 @@ def test_client_and_server_together_give_the_image_of_the_text(adapted):
     ).images
     ours = images(generator, lora, lora)
     assert torch.equal(ours, (theirs * 255).round().to(torch.uint8))
-    # Each side's share shows.
+    # Both sides contribute.
     assert not torch.equal(ours, images(generator, "", lora))
     assert not torch.equal(ours, images(generator, lora, ""))
     assert torch.equal(images(generator, denoiser_only, lora), images(generator, "", lora))
 
 
-def test_the_fingerprint_tells_loras_of_the_encoder_apart_in_any_precision(adapted):
+def test_the_fingerprint_depends_on_the_encoders_lora_in_any_precision(adapted):
     generator, lora, denoiser_only = adapted
     without, with_lora, other = (
         encoder_fingerprint(load_text_encoder(generator, ON_CPU, each)) for each in ("", lora, denoiser_only)
@@ -89,7 +89,7 @@ def test_the_fingerprint_tells_loras_of_the_encoder_apart_in_any_precision(adapt
     assert encoder_fingerprint(half) == with_lora
 
 
-def test_the_fingerprint_tells_scales_apart(tiny_generator, tmp_path):
+def test_the_fingerprint_depends_on_the_scale(tiny_generator, tmp_path):
     parts = FAMILIES["stable-diffusion"]
     weak, strong = (
         save_lora(tiny_generator, tmp_path / str(alpha), *parts, alpha=alpha) for alpha in (2, 64)
@@ -105,8 +105,8 @@ def test_fgl_runs_with_lora(tiny_generator, tmp_path):
     with_lora = run(tmp_path, "with", **values, generator_lora=lora)
     assert with_lora["status"] == "completed"
     assert not with_lora["failures"]
-    # A client without the server's LoRA has another encoder.
-    summary = run(tmp_path, "without", **values, generator_lora=lora, second={"generator-lora": ""})
+    # A client without the LoRA of the server has another encoder.
+    summary = run(tmp_path, "without", nodes=3, **values, generator_lora=lora, second={"generator-lora": ""})
     (incident,) = summary["failures"]
     assert "is not the server's" in incident["reason"]
 
@@ -115,11 +115,11 @@ def test_fgl_runs_with_lora(tiny_generator, tmp_path):
     ("content", "message"),
     [
         (None, "must be a safetensors file, its folder or a hub id"),
-        ({"encoder.weight": torch.zeros(1)}, "holds no LoRA weights of a StableDiffusionPipeline"),
-        (b"no weights", "cannot be read or reached"),
+        ({"encoder.weight": torch.zeros(1)}, "has no LoRA weights of a StableDiffusionPipeline"),
+        (b"no weights", "cannot be read or downloaded"),
     ],
 )
-def test_what_is_no_lora_is_refused(content, message, tmp_path):
+def test_invalid_lora_weights_are_rejected(content, message, tmp_path):
     file = tmp_path / "weights.safetensors"
     if isinstance(content, dict):
         save_file(content, file)
@@ -129,8 +129,8 @@ def test_what_is_no_lora_is_refused(content, message, tmp_path):
         check_lora(str(file), "StableDiffusionPipeline")
 
 
-def test_a_folder_without_weights_and_a_family_without_lora_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="must hold one safetensors file, it has 0"):
+def test_a_folder_without_weights_and_a_family_without_lora_are_rejected(tmp_path):
+    with pytest.raises(ValueError, match="must contain one safetensors file, it has 0"):
         check_lora(str(tmp_path), "StableDiffusionPipeline")
     with pytest.raises(ValueError, match="a PixArtAlphaPipeline takes no LoRA weights"):
         check_lora("owner/name", "PixArtAlphaPipeline")

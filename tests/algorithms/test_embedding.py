@@ -1,28 +1,12 @@
-import pytest
 import torch
 
 from fgl_app.algorithms.embedding import embed_prompts, encode_texts, merge_embeddings
-from fgl_app.algorithms.prompts import Prompt, write_prompts
+from fgl_app.algorithms.prompts import Prompt
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.pipelines import Placement, load_text_encoder
 
-NAMES = ("cat", "dog", "owl")
 CPU = torch.device("cpu")
 ON_CPU = Placement(CPU)
-
-
-def test_class_prompts_count_the_examples_of_each_class_held():
-    assert write_prompts("a {label}", [2, 0, 2], NAMES) == [Prompt("a cat", 0, 1), Prompt("a owl", 2, 2)]
-
-
-def test_instance_prompts_keep_equal_captions_once():
-    prompts = write_prompts("{label}, {caption}", [1, 1, 1, 0], NAMES, captions=["big", "big", "red", "big"])
-    assert prompts == [Prompt("cat, big", 0, 1), Prompt("dog, big", 1, 2), Prompt("dog, red", 1, 1)]
-
-
-def test_every_example_needs_a_caption():
-    with pytest.raises(ValueError, match="zip"):
-        write_prompts("{label} {caption}", [0, 1], NAMES, captions=["one"])
 
 
 def test_the_client_needs_neither_unet_nor_vae(tiny_generator):
@@ -43,7 +27,7 @@ def test_embeddings_are_the_pipelines_own(tiny_generator):
         assert torch.allclose(ours[row], theirs[0], atol=1e-6)
 
 
-def test_an_upload_carries_labels_and_counts_in_half_precision(tiny_generator):
+def test_an_upload_contains_labels_and_counts_in_half_precision(tiny_generator):
     encoder = load_text_encoder(str(tiny_generator), ON_CPU)
     upload = embed_prompts(encoder, [Prompt("three", 3, 7), Prompt("four", 4, 2)])
     assert upload.tensors["prompt_embeds"].dtype == torch.float16
@@ -56,7 +40,7 @@ def _embeddings(values, labels, counts):
     return TextEmbeddings({"prompt_embeds": tensor}, torch.tensor(labels), torch.tensor(counts))
 
 
-def test_merging_keeps_a_prompt_once_and_adds_its_counts():
+def test_merging_keeps_each_prompt_once_and_adds_its_counts():
     merged = merge_embeddings(
         [_embeddings([1, 2], [0, 1], [5, 6]), _embeddings([2, 3, 1], [1, 0, 1], [1, 2, 3])]
     )

@@ -13,7 +13,7 @@ PLAIN = TrainSettings(2, 8, 0.1, 0.9, 0.0, "none")
 
 @pytest.fixture
 def data():
-    """Two classes that a linear rule tells apart: bright on the left, or on the right."""
+    """Two linearly separable classes: bright on the left, or on the right."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 100, (64, 1, 16, 16), generator=generator, dtype=torch.uint8)
     labels = torch.arange(64) % 2
@@ -54,13 +54,13 @@ def test_the_same_seed_trains_the_same_model(data):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_no_epochs_leave_the_model_as_it_is(data):
+def test_without_epochs_the_model_is_unchanged(data):
     state, loss = trained(data, replace(PLAIN, epochs=0, schedule="one-cycle"))
     assert loss == 0.0
     assert all(torch.equal(state[name], tensor) for name, tensor in model().state_dict().items())
 
 
-def test_fedprox_with_mu_zero_is_plain_training_and_a_large_mu_holds_back(data):
+def test_fedprox_with_mu_zero_is_plain_training_and_a_large_mu_limits_the_change(data):
     plain, _ = trained(data, PLAIN)
     zero, _ = trained(data, replace(PLAIN, proximal_mu=0.0))
     held, _ = trained(data, replace(PLAIN, proximal_mu=5.0))
@@ -83,7 +83,7 @@ def test_one_step_is_sgd_by_hand(data):
     assert torch.allclose(linear[1].weight, weight - 0.1 * expected, atol=1e-6)
 
 
-def test_a_last_batch_of_one_joins_the_batch_before(data):
+def test_a_last_batch_of_one_joins_the_previous_batch(data):
     network = build_classifier("resnet18", num_classes=2, in_channels=1, image_size=16, seed=0)
     seen = []
     settings = replace(PLAIN, epochs=1, learning_rate=0.01)
@@ -115,6 +115,6 @@ def test_augmentation_moves_images_and_keeps_their_range():
     assert moved.min() >= -1
     assert moved.max() <= 1
     assert (moved - images).abs().flatten(1).amax(1).min() > 0.1
-    # Small transforms: ink neither appears nor vanishes by more than the scale allows.
+    # Small transforms: the amount of ink changes only as much as the scale allows.
     ink = (moved + 1).flatten(1).sum(1) / (images + 1).flatten(1).sum(1)
     assert 0.6 < ink.min() < ink.max() < 1.6

@@ -1,4 +1,4 @@
-"""Training and sampling of diffusion models, on a U-Net of some thousand weights."""
+"""Training and sampling of diffusion models, with a U-Net of a few thousand weights."""
 
 import math
 from dataclasses import replace
@@ -13,17 +13,18 @@ from fgl_app.algorithms.diffusion import (
     DiffusionSettings,
     new_optimizer,
     noise_prediction_loss,
-    sample,
     train_diffusion,
 )
 from fgl_app.algorithms.image_space import ImageSpace
 from fgl_app.algorithms.randomness import seeded_generator
+from fgl_app.algorithms.sampling import sample
 from fgl_app.algorithms.threads import limit_threads
 from fgl_app.algorithms.types import LabeledImages, LabeledLatents
-from fgl_app.models.pipelines import load_autoencoder
+from fgl_app.models.autoencoders import load_autoencoder
 
 PROCESS = DiffusionProcess("v_prediction", "linear")
 SETTINGS = DiffusionSettings(epochs=2, batch_size=8, learning_rate=1e-3, ema_decay=0.9, process=PROCESS)
+FAST = replace(SETTINGS, batch_size=30, learning_rate=5e-3)
 
 
 def tiny_unet(*, classes=3, dropout=0.0):
@@ -44,7 +45,7 @@ def tiny_unet(*, classes=3, dropout=0.0):
 
 @pytest.fixture
 def data():
-    """Classes 0, 1, 2 are flat pictures of -1, 0, 1."""
+    """Classes 0, 1, 2 are uniform images of -1, 0, 1."""
     labels = torch.arange(30) % 3
     return LabeledLatents((labels - 1.0).view(-1, 1, 1, 1).expand(-1, 1, 8, 8).clone(), labels)
 
@@ -63,11 +64,11 @@ def test_the_loss_falls_on_a_fixed_batch(data, prediction):
             return noise_prediction_loss(model, process.scheduler(), data, seeded_generator("fixed")).item()
 
     before = loss()
-    train_diffusion(model, data, replace(SETTINGS, epochs=40, process=process), seeded_generator("order"))
+    train_diffusion(model, data, replace(FAST, epochs=20, process=process), seeded_generator("order"))
     assert loss() < 0.6 * before
 
 
-def test_the_targets_are_those_of_the_papers(data):
+def test_the_targets_match_the_papers(data):
     """A model that returns zero has the mean square of its target as its loss."""
     clean, noise = data.latents, None
     for prediction in ("epsilon", "v_prediction"):
@@ -76,9 +77,9 @@ def test_the_targets_are_those_of_the_papers(data):
         for parameter in model.conv_out.parameters():
             torch.nn.init.zeros_(parameter)
         loss = noise_prediction_loss(model, process.scheduler(), data, seeded_generator("targets")).item()
-        stream = seeded_generator("targets")
-        times = torch.randint(1000, (30,), generator=stream)
-        noise = torch.randn(clean.shape, generator=stream)
+        generator = seeded_generator("targets")
+        times = torch.randint(1000, (30,), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator)
         alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[times].view(-1, 1, 1, 1)
         target = (
             noise if prediction == "epsilon" else alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
@@ -97,7 +98,7 @@ def test_the_same_seed_gives_the_same_weights_even_with_dropout(data):
     assert torch.equal(results[0][1], results[1][1])
 
 
-def test_no_epochs_or_no_data_leave_the_model_alone(data):
+def test_without_epochs_or_data_the_model_is_unchanged(data):
     model = tiny_unet()
     before = weights(model)
     assert (
@@ -117,7 +118,7 @@ def test_no_epochs_or_no_data_leave_the_model_alone(data):
     # 30 examples are 4 batches of 8, so 2 epochs are 8 steps; at least 9 steps are 3 epochs, 12 steps.
     [(30, 0, 8), (30, 8, 8), (30, 9, 12), (5, 0, 2), (5, 9, 9)],
 )
-def test_small_clients_take_their_minimum_of_steps(data, examples, min_steps, expected):
+def test_small_clients_take_the_minimum_number_of_steps(data, examples, min_steps, expected):
     settings = replace(SETTINGS, min_steps=min_steps)
     assert settings.steps(examples) == expected
     batches = []
@@ -127,8 +128,8 @@ def test_small_clients_take_their_minimum_of_steps(data, examples, min_steps, ex
     assert sum(batches) == examples * expected // math.ceil(examples / 8)
 
 
-def test_it_ends_with_the_average_of_the_weights(data):
-    """The average lags behind the last weights, on the way from the first."""
+def test_training_returns_the_average_of_the_weights(data):
+    """The average lies between the first and the last weights."""
     moved, averaged = tiny_unet(), tiny_unet()
     before = weights(moved)
     train_diffusion(moved, data, replace(SETTINGS, ema_decay=0.0), seeded_generator("x"))
@@ -137,23 +138,23 @@ def test_it_ends_with_the_average_of_the_weights(data):
     assert 0.01 * way < (weights(averaged) - weights(moved)).norm() < 0.5 * way
 
 
-def test_the_proximal_term_holds_weights_back(data):
+def test_the_proximal_term_limits_the_change_of_weights(data):
     plain, held = tiny_unet(), tiny_unet()
     before = weights(plain)
-    train_diffusion(plain, data, replace(SETTINGS, epochs=10), seeded_generator("x"))
-    train_diffusion(held, data, replace(SETTINGS, epochs=10, proximal_mu=100.0), seeded_generator("x"))
+    train_diffusion(plain, data, replace(FAST, epochs=10), seeded_generator("x"))
+    train_diffusion(held, data, replace(FAST, epochs=10, proximal_mu=100.0), seeded_generator("x"))
     assert (weights(held) - before).norm() < 0.5 * (weights(plain) - before).norm()
 
 
-def test_an_optimizer_can_go_on(data):
-    """Its moments last: the second training differs from one with a new optimizer."""
+def test_the_state_of_an_optimizer_continues(data):
+    """The second training differs from one with a new optimizer."""
     results = []
-    for lasting in (True, False):
+    for continues in (True, False):
         model = tiny_unet()
         optimizer = new_optimizer(model)
         train_diffusion(model, data, SETTINGS, seeded_generator("x"), optimizer=optimizer)
         train_diffusion(
-            model, data, SETTINGS, seeded_generator("y"), optimizer=optimizer if lasting else None
+            model, data, SETTINGS, seeded_generator("y"), optimizer=optimizer if continues else None
         )
         results.append(weights(model))
     assert not torch.equal(*results)
@@ -164,9 +165,9 @@ def test_a_sample_is_the_same_in_any_batch(name):
     model, labels = tiny_unet(), torch.tensor([0, 1, 2, 0, 1])
 
     def draw(batch_size):
-        noise = [seeded_generator("image", i) for i in range(5)]
+        generators = [seeded_generator("image", i) for i in range(5)]
         scheduler = PROCESS.sampler(name)
-        return sample(model, scheduler, labels, noise, num_inference_steps=4, batch_size=batch_size)
+        return sample(model, scheduler, labels, generators, num_inference_steps=4, batch_size=batch_size)
 
     whole = draw(5)
     assert whole.latents.shape == (5, 1, 8, 8)
@@ -177,11 +178,10 @@ def test_a_sample_is_the_same_in_any_batch(name):
 
 def test_a_trained_model_draws_the_class_it_is_asked_for(data):
     model = tiny_unet()
-    settings = replace(SETTINGS, epochs=150, batch_size=30, learning_rate=5e-3)
-    train_diffusion(model, data, settings, seeded_generator("x"))
-    noise = [seeded_generator("image", i) for i in range(9)]
+    train_diffusion(model, data, replace(FAST, epochs=60, learning_rate=8e-3), seeded_generator("x"))
+    generators = [seeded_generator("image", i) for i in range(9)]
     labels = torch.arange(9) % 3
-    drawn = sample(model, PROCESS.sampler("ddim"), labels, noise, num_inference_steps=20, batch_size=9)
+    drawn = sample(model, PROCESS.sampler("ddim"), labels, generators, num_inference_steps=20, batch_size=9)
     assert torch.equal(drawn.latents.mean((1, 2, 3)).round().long() + 1, labels)
 
 
@@ -203,7 +203,7 @@ def test_an_unconditional_model_ignores_labels(data):
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpm++", "ddpm"])
-def test_few_steps_begin_at_pure_noise(name):
+def test_few_steps_start_from_pure_noise(name):
     scheduler = PROCESS.sampler(name)
     scheduler.set_timesteps(10)
     assert int(scheduler.timesteps[0]) == 999
@@ -221,7 +221,7 @@ def test_a_small_model_trains_with_one_thread(width, within):
         torch.set_num_threads(before)
 
 
-def test_pixels_come_back_exactly():
+def test_pixels_are_restored_exactly():
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), dtype=np.uint8))
     data = LabeledImages(images, torch.arange(5))
     latents = ImageSpace(None).encode(data)
@@ -230,7 +230,7 @@ def test_pixels_come_back_exactly():
     assert torch.equal(ImageSpace(None).decode(latents).images, images)
 
 
-def test_latents_come_back_nearly():
+def test_latents_are_restored_approximately():
     from fgl_app.data.sources import load_dataset
 
     data = load_dataset("digits", 32).test.select(torch.arange(0, 1000, 50))
