@@ -81,7 +81,7 @@ def test_the_environment_runs_the_wheel(wheel_python, tmp_path):
 @pytest.mark.slow
 def test_the_fgl_example_learns(run_example):
     result = run_example("plug_in_fgl", 5, num_server_rounds=2, images_per_class=100)
-    # Untrained; after the synthetic digits; after a round on private digits, of one or two classes per client.
+    # Untrained; after the synthetic digits; after a round on private digits (one or two classes per client).
     assert result["0"]["accuracy"] < 0.3
     assert result["1"]["accuracy"] > 0.7
     assert result["2"]["accuracy"] > 0.7
