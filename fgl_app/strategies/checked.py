@@ -46,8 +46,8 @@ class CheckedStrategy(WrapperStrategy):
         the requests of earlier rounds.
     max_update_ratio : float, default 100.0
         A reply is left out when the norm of its update is larger than this multiple of the median reply's, or
-        its "train-loss" than this multiple of the median loss (at least 1); 0 accepts any. The limit needs three
-        replies.
+        its "train-loss" than this multiple of the median loss (at least 1); 0 accepts any. With fewer than
+        three replies there is no limit.
     max_weight_ratio : float, default 10.0
         A reply's "num-examples" counts at most this multiple of the median reply's; 0 sets no limit.
     metric_ranges : Mapping[str, tuple[float, float]] or None, default None
