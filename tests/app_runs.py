@@ -36,7 +36,7 @@ DIFFUSION = {
     "auxiliary_size": 30,
     "server_epochs": 1,
     "sampling_steps": 2,
-    "metric_samples": 40,
+    "metric_samples": 20,
     "evaluate_every": 100,
 }
 

@@ -1,4 +1,4 @@
-"""The shell commands of the documentation, taken out of its Markdown."""
+"""The shell commands of the documentation, read from its Markdown."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SHELLS = ("sh", "bash", "shell", "console")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(?:\.venv/bin/)?(fgl [^`]+)`")
 KNOWN = ("docker", "fgl", "flower-superlink", "flwr", "make", "make_keys.sh", "pip", "python")
-"""A block without a language is one of commands when one of its lines begins with one of these."""
+"""A block without a language holds commands if one of its lines begins with one of these."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command of a documentation file, without variables before it and redirections behind it."""
+    """One command of a documentation file, without variable assignments and redirections."""
 
     words: tuple[str, ...]
     file: str
@@ -51,7 +51,7 @@ def commands() -> list[Command]:
 
 
 def inline_commands() -> list[str]:
-    """Return what is in the running text and begins with `fgl`."""
+    """Return the commands of `fgl` in the running text."""
     texts = (FENCE.sub("", file.read_text(encoding="utf-8")) for file in documents())
     return sorted({" ".join(found.split()) for text in texts for found in INLINE.findall(text)})
 
@@ -63,7 +63,7 @@ def _of_block(block: str, language: str) -> list[tuple[str, ...]]:
     try:
         found = [words for line in lines for words in _of_line(line)]
     except ValueError:
-        # No shell would take it either: what a program printed, with an apostrophe.
+        # No shell can read it: the output of a program, with an apostrophe.
         found = []
     if language or any(Path(words[0]).name in KNOWN for words in found):
         return found
@@ -71,7 +71,7 @@ def _of_block(block: str, language: str) -> list[tuple[str, ...]]:
 
 
 def _of_line(line: str) -> Iterator[tuple[str, ...]]:
-    """Yield a line's simple commands: it may chain them, or loop over them."""
+    """Yield the simple commands of a line, which can be a chain or a loop."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>")
     lexer.whitespace_split = True
     variables: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""A grid inside the test's process: nodes are functions from message to message."""
+"""A grid in the test's process: nodes are functions from message to message."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Node = Callable[[Message], Message | None]
 
 
 class FakeGrid(Grid):
-    """Deliver messages to functions, through Flower's own serialization.
+    """Deliver messages to functions through Flower's serialization.
 
-    Replies come in ascending order of node id. A node that returns None stays silent; one that raises
-    becomes an error reply, as in Flower.
+    Replies come in ascending order of node id. A node that returns None is silent; one that raises
+    replies with an error, as in Flower.
     """
 
     def __init__(self, nodes: dict[int, Node]) -> None:
@@ -46,7 +46,7 @@ class FakeGrid(Grid):
             self.sent.append(message)
             ids.append((message, message_id))
             request = message_from_proto(message_to_proto(message))
-            reply = self._ask(request)
+            reply = self._answer(request)
             if reply is not None:
                 if not reply.has_error():
                     reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
@@ -55,7 +55,7 @@ class FakeGrid(Grid):
         by_message = {id(message): message_id for message, message_id in ids}
         return [by_message[id(message)] for message in messages]
 
-    def _ask(self, request):
+    def _answer(self, request):
         try:
             return self.nodes[request.metadata.dst_node_id](request)
         except Exception as error:
@@ -73,7 +73,7 @@ class FakeGrid(Grid):
 def app_node(
     app: ClientApp, partition_id: int, num_partitions: int, run_config: dict, **node_config: str
 ) -> Node:
-    """Return a node that runs a ClientApp on one partition, or as its own node config says."""
+    """Return a node that runs a ClientApp, by default on one partition, or with its own node config."""
     context = Context(
         run_id=1,
         node_id=partition_id,
