@@ -15,10 +15,10 @@ class MethodSpec:
     task: Literal["classification", "diffusion"]  # Kind of model that it trains.
     run: str  # "module:function" that runs it on a server session.
     defaults: Mapping[str, float]  # Its defaults for the keys of METHOD_DEFAULT.
-    # Message type by which its set-up round requests the uploads; empty: it runs the inner strategy alone.
+    # Message type that requests the uploads in its set-up round; empty: no set-up, only the inner strategy.
     setup_message: str = ""
     synthesizes: bool = False  # Whether it draws images with the text-to-image generator.
-    baselines: tuple[str, ...] = ()  # Values of ``inner-strategy`` that are no strategy and that it takes.
+    baselines: tuple[str, ...] = ()  # Values of inner-strategy that are no strategy and that it takes.
 
 
 METHOD_DEFAULT = {

@@ -47,7 +47,10 @@ def stop_federation(federation: Federation) -> Federation:
 
 
 def node_statuses(federation: Federation) -> dict[str, str]:
-    """Return the status of each node id, such as "online"; raises LaunchError without a SuperLink."""
+    """Return the status at the SuperLink of each node id, such as "online".
+
+    Raises LaunchError if the SuperLink does not answer.
+    """
     nodes: list[dict[str, Any]] = flwr(federation.environment(), "supernode", "list", CONNECTION)["nodes"]
     return {node["node-id"]: node["status"] for node in nodes}
 

@@ -38,9 +38,9 @@ class StartedProcess(NamedTuple):
 def start_process(
     federation: Federation, name: str, environment: FlowerEnvironment, command: str, *arguments: str
 ) -> tuple[Federation, StartedProcess]:
-    """Start one of Flower's commands, record it in ``federation.json``, and return both.
+    """Start one of Flower's commands as process ``name``, and record it in ``federation.json``.
 
-    ``name`` is the process's name in the federation; ``environment`` is from :meth:`Federation.environment`.
+    Returns the federation with the new process, and the process.
     """
     log = federation.log(name)
     with log.open("ab") as file:

@@ -103,8 +103,8 @@ def run_on(
     The SuperLink may be unreachable for up to :data:`OUTAGE_SECONDS` during the run.
 
     ``home`` is an FLWR_HOME with the connection "fgl" to the SuperLink; the other parameters and the return
-    value are those of :func:`simulate`. Raises LaunchError if the SuperLink cannot be reached or rejects the
-    run.
+    value are those of :func:`simulate`, without ``superlink.log``. Raises LaunchError if the SuperLink cannot
+    be reached or rejects the run.
     """
     with tempfile.TemporaryDirectory(prefix="fgl-") as folder:
         environment = FlowerEnvironment(Path(folder), flower_environment(home))
