@@ -101,9 +101,9 @@ def merge_embeddings(uploads: Sequence[TextEmbeddings]) -> TextEmbeddings:
     """Merge uploads into one set that contains each distinct prompt once.
 
     Clients that hold the same class send the same embedding under class-level prompts. It is kept once, with
-    the sum of the counts: the synthetic set does not depend on how the examples are split over clients. All
-    uploads have equal tensor names and shapes. Rows are in ascending order of class, and within a class in
-    order of first appearance.
+    the sum of the counts: the synthetic set does not depend on how the examples are split over clients. The
+    uploads, at least one, have equal tensor names and shapes. Rows are in ascending order of class, and
+    within a class in order of first appearance.
     """
     names = sorted(uploads[0].tensors)
     tensors = {name: torch.cat([upload.tensors[name] for upload in uploads]) for name in names}

@@ -10,14 +10,9 @@ import torch
 from torch import Tensor
 
 WIDTH_EDGES = (1.5, 1.85, 2.2, 2.55, 2.95, 3.45)
-WIDTH_WORDS = (
-    "hairline strokes",
-    "very thin strokes",
-    "thin strokes",
-    "medium strokes",
-    "thick strokes",
-    "very thick strokes",
-    "heavy strokes",
+WIDTH_WORDS = tuple(
+    f"{width} strokes"
+    for width in ("hairline", "very thin", "thin", "medium", "thick", "very thick", "heavy")
 )
 SLANT_EDGES = (-22.0, -14.0, -7.0, -2.0, 3.0, 8.0, 14.0, 21.0, 29.0)
 SLANT_WORDS = (

@@ -16,19 +16,15 @@ from fgl_app.models.hub_ids import is_hub_id, unknown_source_error, unreachable_
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+
+def _resnet(depths: list[int], widths: list[int], layer_type: str) -> tuple[str, dict[str, Any]]:
+    return "resnet", {"depths": depths, "hidden_sizes": widths, "layer_type": layer_type}
+
+
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "resnet18": (
-        "resnet",
-        {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
-    ),
-    "resnet34": (
-        "resnet",
-        {"depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
-    ),
-    "resnet50": (
-        "resnet",
-        {"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048], "layer_type": "bottleneck"},
-    ),
+    "resnet18": _resnet([2, 2, 2, 2], [64, 128, 256, 512], "basic"),
+    "resnet34": _resnet([3, 4, 6, 3], [64, 128, 256, 512], "basic"),
+    "resnet50": _resnet([3, 4, 6, 3], [256, 512, 1024, 2048], "bottleneck"),
     "vit-small": ("vit", {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}),
     "convnext-tiny": ("convnext", {}),
 }
