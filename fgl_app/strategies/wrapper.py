@@ -16,6 +16,9 @@ from fgl_app.strategies.state import load_strategy_state, strategy_state
 class WrapperStrategy(Strategy):
     """Delegate the four hooks, the summary and the state to the wrapped strategy.
 
+    A hook that a newer Flower adds to ``Strategy`` is delegated too, with unchanged arguments, unless a
+    subclass defines it. ``start`` is Flower's own, with all its arguments.
+
     Parameters
     ----------
     strategy : Strategy
@@ -36,6 +39,10 @@ class WrapperStrategy(Strategy):
         self.rejected: list[ClientFailure] = []
         self.failures: list[ClientFailure] = []
         self.capped: dict[str, int] = {}
+        for name, method in vars(Strategy).items():
+            inherited = getattr(type(self), name) is method
+            if inherited and name != "start" and not name.startswith("_"):
+                setattr(self, name, getattr(strategy, name))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
