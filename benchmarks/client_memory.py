@@ -1,7 +1,7 @@
-"""Peak memory of a client's part of a text-to-image pipeline beside the whole: docs/results.md.
+"""Peak memory of a client's part of a text-to-image pipeline and of the whole pipeline: docs/results.md.
 
-Each is measured in a process of its own. Without --generator a
-pipeline of the size of Stable Diffusion 2.1 is made from its config, with random weights (2.6 GB on disk).
+Each is measured in its own process. Without --generator a pipeline of the size of Stable Diffusion 2.1 is
+built from its config, with random weights (2.6 GB on disk).
 
     python -m benchmarks.client_memory
     python -m benchmarks.client_memory --generator FOLDER_OR_HUB_ID
@@ -80,14 +80,14 @@ def load(part: str, generator: str) -> int:
     elif part == "imports":
         load_text_encoder("embedded", placement)
     else:
-        make = load_text_encoder if part == "client" else load_pipeline
-        encode_texts(make(generator, placement), PROMPTS)
+        load_part = load_text_encoder if part == "client" else load_pipeline
+        encode_texts(load_part(generator, placement), PROMPTS)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure(part: str, generator: str) -> int:
-    """Return the peak memory of :func:`load` in a process of its own, bytes."""
-    # This process stays small throughout: a child's peak counts from its parent's size on.
+    """Return the peak memory of :func:`load` in its own process, in bytes."""
+    # This process stays small: the peak of a child starts at the size of its parent.
     command = [sys.executable, "-m", "benchmarks.client_memory", "--part", part, "--generator", generator]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return int(done.stdout.split()[-1])

@@ -1,7 +1,7 @@
 """FGL and its baselines on the embedded digits: the table of docs/results.md.
 
-Runs every row through `fgl run`, a process each, and reads the run directories. Finished runs are kept, so
-it can be stopped and started again.
+Each row is a run of `fgl run` in its own process. Finished runs are reused, so the benchmark can be
+interrupted and started again.
 
     python -m benchmarks.digits --out outputs/benchmark            # everything, 3 seeds
     python -m benchmarks.digits --out outputs/benchmark --only fgl
@@ -47,7 +47,7 @@ def rows(name: str, folders: list[Path]) -> list[str]:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Run the missing experiments and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmark"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of each")
@@ -55,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     names = options.only or list(EXPERIMENTS)
     out = options.out.absolute()
-    # All rows of a seed before the next seed: stopped early, the table is thinner and not shorter.
+    # All rows of a seed before the next seed: an interrupted table has all rows, with fewer seeds.
     folders: dict[str, list[Path]] = {name: [] for name in names}
     for seed in range(options.seeds):
         for name in names:

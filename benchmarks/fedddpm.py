@@ -1,7 +1,7 @@
-"""FedDDPM, its baselines and the controls that could refute it, on the embedded digits: docs/results.md.
+"""FedDDPM, its baselines and its controls on the embedded digits: the tables of docs/results.md.
 
-Every row runs through `fgl run`, a process each. Finished runs are kept, so it can be stopped and started
-again.
+Each row is a run of `fgl run` in its own process. Finished runs are reused, so the benchmark can be
+interrupted and started again.
 
     python -m benchmarks.fedddpm --out outputs/fedddpm                        # 3 splits, 3 seeds
     python -m benchmarks.fedddpm --out outputs/fedddpm --splits 0.01 --seeds 1
@@ -43,9 +43,9 @@ COLUMNS = (
 
 
 def equal_compute_rounds(split: str, seed: int) -> int:
-    """Return the first number of rounds of FedAvg that takes as many training steps as FedDDPM in all.
+    """Return the smallest number of FedAvg rounds with at least as many training steps as all of FedDDPM.
 
-    Pre-training, rounds and corrections count alike; sampling the auxiliary set, a few seconds, is left out.
+    Pre-training, rounds and corrections count; sampling of the auxiliary set (seconds) does not.
     """
     config = parse_config({"method": "fedddpm", "seed": seed, **SPLITS[split]})
     rounds = config.num_server_rounds - 1
@@ -54,13 +54,13 @@ def equal_compute_rounds(split: str, seed: int) -> int:
         steps * max(config.local_pretrain_epochs, ceil(config.local_pretrain_min_steps / steps))
         for steps in epochs
     )
-    a_round = config.local_epochs * sum(epochs)
-    a_correction = config.server_epochs * ceil(config.auxiliary_size / config.batch_size)
-    return ceil((pretraining + rounds * (a_round + a_correction)) / a_round)
+    round_steps = config.local_epochs * sum(epochs)
+    correction_steps = config.server_epochs * ceil(config.auxiliary_size / config.batch_size)
+    return ceil((pretraining + rounds * (round_steps + correction_steps)) / round_steps)
 
 
 def experiments(split: str, seed: int) -> dict[str, list[str]]:
-    """Return the rows of the main table: name to config values."""
+    """Return the config values of each row of the main table."""
     return {
         "fedavg": DIFFUSION,
         "fedddpm": FEDDDPM,
@@ -92,7 +92,7 @@ def row(name: str, runs: list[dict[str, Any]]) -> str:
         return spread(found, scale, digits) if found else "-"
 
     def seconds(*phases: str) -> str:
-        # Of one run: the others may have shared the machine.
+        # From one run: others may have shared the machine.
         return f"{sum(runs[0]['seconds'].get(phase, 0.0) for phase in phases):.0f}"
 
     uplink = mean(each["uplink_bytes"]["total"] for each in runs) / 1e6
@@ -113,7 +113,7 @@ def row(name: str, runs: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Run what is missing and print a table for each split."""
+    """Run the missing experiments and print a table for each split."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/fedddpm"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of each")
@@ -124,7 +124,7 @@ def main() -> None:
     out = options.out.absolute()
     names = options.only or list(ABLATION if options.ablation else experiments("iid", 0))
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    # All rows of a seed before the next seed: stopped early, the table is thinner and not shorter.
+    # All rows of a seed before the next seed: an interrupted table has all rows, with fewer seeds.
     for seed in range(options.seeds):
         for split in options.splits:
             table = ABLATION if options.ablation else experiments(split, seed)

@@ -1,7 +1,7 @@
-"""The public-renders control: the classifier trained on renders as the generator learnt from.
+"""Public-renders control: train the classifier on renders like those that the generator was trained on.
 
-Needs the tool's packages and fonts (`pip install -c constraints.txt -e '.[app,tools]'`, npm). With as many
-images a class as FGL synthesizes and the same training, so that only the source of the images differs.
+It needs the packages and fonts of the tool (`pip install -c constraints.txt -e '.[app,tools]'`, npm). The
+number of images per class and the training are those of FGL: only the source of the images differs.
 
     python -m benchmarks.public_renders --work-dir /tmp/digits
 """
@@ -21,12 +21,12 @@ from fgl_app.config import parse_config
 from fgl_app.data.sources import config_dataset
 from fgl_app.tasks.classification import new_classifier, synthetic_settings
 from tools.digits_generator.fonts import install_fonts
-from tools.digits_generator.recipe import GeneratorSettings
+from tools.digits_generator.recipe import Recipe
 from tools.digits_generator.renders import make_renders
 
 
 def main() -> None:
-    """Print the accuracy on real test digits, seed by seed and in the mean."""
+    """Print the accuracy on real test digits for each seed, and the mean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work-dir", type=Path, required=True, help="folder for the fonts")
     parser.add_argument("--seeds", type=int, default=3)
@@ -36,8 +36,8 @@ def main() -> None:
     results = []
     for seed in range(options.seeds):
         config = parse_config({"seed": seed})
-        # The renders come in blocks of 500 a class; the smallest number of blocks that is enough.
-        renders = make_renders(fonts, GeneratorSettings(renders=5000 * -(-per_class // 500), seed=seed))
+        # Renders come in blocks of 500 per class: round up to whole blocks.
+        renders = make_renders(fonts, Recipe(renders=5000 * -(-per_class // 500), seed=seed))
         rows = torch.cat([(renders.labels == label).nonzero()[:per_class, 0] for label in range(10)])
         images = LabeledImages(renders.images[rows], renders.labels[rows])
         data = config_dataset(config)

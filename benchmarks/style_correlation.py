@@ -1,4 +1,4 @@
-"""Does the text carry style? Measures of private digits against those of the images made from their captions.
+"""Correlation of style: stroke measures of private digits and of images generated from their captions.
 
 python -m benchmarks.style_correlation --digits 1000
 """
@@ -21,7 +21,7 @@ from fgl_app.synthesis.generator import build_synthesizer, generator_settings, l
 
 
 def correlations(config: RunConfig, digits: int) -> dict[str, float]:
-    """Return Pearson's r of each measure between private digits and one image of each one's caption."""
+    """Return Pearson's r of each measure, between private digits and one image per caption."""
     data = config_dataset(config)
     chosen = torch.randperm(len(data.train), generator=seeded_generator("choice", config.seed))[:digits]
     private = data.train.select(chosen)
@@ -45,7 +45,7 @@ def correlations(config: RunConfig, digits: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the correlations for some guidance scales and seeds."""
+    """Print the correlations for two guidance scales and several seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--digits", type=int, default=1000, help="private training digits to describe")
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,8 +1,9 @@
-"""The synthesis engine against the straightforward loop of the published code: docs/results.md.
+"""Speed of the synthesis engine and of the loop of the published code: docs/results.md.
 
-Same prompts, steps, guidance, scheduler and size of images; each part in a process of its own, one after the
-other, several times in turn. The loop takes ten prompts, calls the pipeline, resizes with PIL and saves PNG
-files. Loading the generator is not counted, encoding texts is. The last line is a JSON object of ratios.
+Prompts, steps, guidance, scheduler and image size are the same. Each part runs in its own process, one after
+the other, for several rounds. The loop calls the pipeline with ten prompts, resizes with PIL and saves PNG
+files. The time includes encoding texts but not loading the generator. The last line of output is a JSON
+object of ratios.
 
     python -m benchmarks.synthesis                       # embedded generator, 1000 images: minutes
     python -m benchmarks.synthesis --images 800 --rounds 1
@@ -47,7 +48,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 
 
 def published_loop(config: RunConfig, pipeline: DiffusionPipeline, classes: int, folder: Path) -> int:
-    """Make images as the published code does, one step after the other."""
+    """Generate images like the published code, one step after the other."""
     guided = config.guidance_scale > 1
     for label in range(classes):
         (folder / str(label)).mkdir(parents=True)
@@ -67,26 +68,26 @@ def published_loop(config: RunConfig, pipeline: DiffusionPipeline, classes: int,
 
 
 def make_job(config: RunConfig, pipeline: DiffusionPipeline, classes: int) -> SynthesisJob:
-    """Return a job of one prompt a class, encoded."""
+    """Return a job with one encoded prompt per class."""
     prompts = [Prompt(config.template.format(label=f"class {label}"), label, 1) for label in range(classes)]
     names = tuple(f"class {label}" for label in range(classes))
     return SynthesisJob(generator_settings(config), embed_prompts(pipeline, prompts), names)
 
 
 def engine(config: RunConfig, pipeline: DiffusionPipeline, classes: int, folder: Path) -> int:
-    """Make the same images with the engine, in this process."""
+    """Generate the same images with the engine, in this process."""
     job = make_job(config, pipeline, classes)
     make_set(job, folder, pipeline)
     return len(job.plan)
 
 
 def measure(part: str, config: RunConfig, classes: int) -> dict[str, float]:
-    """Run a part in this process."""
+    """Return rate, seconds and peak memory of a part, measured in this process."""
     pipeline = load_generator(generator_settings(config))
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         images = {"loop": published_loop, "engine": engine}[part](
-            config, pipeline, classes, Path(place) / "set"
+            config, pipeline, classes, Path(folder) / "set"
         )
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -95,7 +96,7 @@ def measure(part: str, config: RunConfig, classes: int) -> dict[str, float]:
 
 
 def measure_workers(workers: int, config: RunConfig, classes: int) -> dict[str, float]:
-    """Return the rate of Ray workers of one core each, once all have loaded the generator."""
+    """Return the rate of Ray workers of one core each, after all have loaded the generator."""
     with ray_cluster(workers) as address:
         here = config.model_copy(update={"synthesis_workers": workers, "ray_address": address})
         job = make_job(here, load_generator(generator_settings(config)), classes)
@@ -103,20 +104,22 @@ def measure_workers(workers: int, config: RunConfig, classes: int) -> dict[str, 
             raise SystemExit(f"--images must be at least {(2 * workers - 1) * SHARD_SIZE + 1}")
         arrivals = []
         with ray_workers(here) as shares:
-            for number, _ in synthesize_on_workers(job, range(job.num_shards), shares, lambda _: None):
+            for number, _ in synthesize_on_workers(
+                shares.adapt(job), range(job.num_shards), shares, lambda _: None
+            ):
                 arrivals.append((time.perf_counter(), job.size(number)))
-    # A worker's first shard waits for the generator.
+    # The first shard of each worker includes loading the generator.
     (start, _), *rest = arrivals[workers - 1 :]
     return {"images_per_second": sum(size for _, size in rest) / (rest[-1][0] - start)}
 
 
 @contextmanager
 def ray_cluster(cores: int) -> Iterator[str]:
-    """Have a Ray cluster of one node with so many cores, on loopback."""
+    """Start a Ray cluster of one node on loopback and yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Killed, Ray leaves its address in its folder, where every Ray that is told none would look for it.
+    # A killed Ray leaves its address in its folder, where every later Ray without an address looks for it.
     home = tempfile.mkdtemp(prefix="ray-")
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--num-cpus={cores}"]
     node = subprocess.Popen(
@@ -141,8 +144,8 @@ def ray_cluster(cores: int) -> Iterator[str]:
         shutil.rmtree(home)
 
 
-def in_a_process(part: str, overrides: list[str], images: int, classes: int) -> dict[str, float]:
-    """Measure a part in a process of its own."""
+def measure_in_process(part: str, overrides: list[str], images: int, classes: int) -> dict[str, float]:
+    """Measure a part in its own process."""
     command = [sys.executable, "-m", "benchmarks.synthesis", "--part", part, *overrides]
     done = subprocess.run(
         [*command, "--images", str(images), "--classes", str(classes)],
@@ -155,12 +158,12 @@ def in_a_process(part: str, overrides: list[str], images: int, classes: int) -> 
 
 
 def compare(overrides: list[str], images: int, classes: int, rounds: int) -> dict[str, float]:
-    """Measure all parts in turn, print them, and return the ratios."""
+    """Measure all parts in turn, print the results, and return the ratios."""
     parts = ("loop", "engine", "1", "2")
     rates: dict[str, list[float]] = {part: [] for part in parts}
     for _ in range(rounds):
         for part in parts:
-            result = in_a_process(part, overrides, images, classes)
+            result = measure_in_process(part, overrides, images, classes)
             rates[part].append(result["images_per_second"])
             names = {"1": "one Ray worker of one core", "2": "two Ray workers of one core each"}
             numbers = ", ".join(f"{key} {value:.1f}" for key, value in result.items())
@@ -177,17 +180,17 @@ def compare(overrides: list[str], images: int, classes: int, rounds: int) -> dic
 
 
 def growth(overrides: list[str], file: Path) -> dict[str, float]:
-    """Measure time against images, classes and workers, print and draw them."""
+    """Measure, print and plot time against number of images, classes and workers."""
 
     def seconds(images: int, classes: int) -> tuple[float, float]:
-        result = in_a_process("engine", overrides, images, classes)
+        result = measure_in_process("engine", overrides, images, classes)
         print(f"{images} images, {classes} classes: {result}", flush=True)
         return result["seconds"], result["peak_mb"]
 
     sizes, kinds = (1000, 2000, 5000, 10000, 20000), (1, 10, 100)
     by_images = {size: seconds(size, 10) for size in sizes}
     by_classes = {number: seconds(2000, number)[0] for number in kinds}
-    rates = {number: in_a_process(str(number), overrides, 2000, 10) for number in (1, 2)}
+    rates = {number: measure_in_process(str(number), overrides, 2000, 10) for number in (1, 2)}
     by_workers = {number: 2000 / rate["images_per_second"] for number, rate in rates.items()}
     print(f"seconds by workers: {by_workers}")
     panels = {
@@ -224,7 +227,7 @@ def main() -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="config values; guidance-scale=2 by default"
     )
-    parser.add_argument("--images", type=int, default=1000, help="images of a measurement, in all")
+    parser.add_argument("--images", type=int, default=1000, help="total number of images of a measurement")
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each part; ratios are medians")
     parser.add_argument("--growth", type=Path, metavar="PNG", help="time against images, classes, workers")

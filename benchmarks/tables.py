@@ -1,4 +1,4 @@
-"""Running experiments through `fgl run`, a process each, and reading their run directories."""
+"""Experiments as runs of `fgl run`, each in its own process, and the values of their run directories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fgl_app.launch.config_sources import resolve_config
 
 
 def run(name: str, arguments: list[str], out: Path) -> Path:
-    """Run an experiment unless it has completed; return its run directory."""
+    """Run an experiment, unless it has completed, and return its run directory."""
     folder = out / name
     file = folder / "summary.json"
     if file.is_file() and summary(folder)["status"] == "completed":
@@ -31,9 +31,9 @@ def run(name: str, arguments: list[str], out: Path) -> Path:
 
 
 def changed_keys(folder: Path, arguments: list[str]) -> list[str]:
-    """Return the config keys whose values in a run differ from those that it would get now."""
-    places = [f"output-dir={folder.parent}", f"run-name={folder.name}"]
-    config = resolve_config((), [*arguments, *places], None, Path.cwd(), datetime.now(UTC))
+    """Return the config keys whose values in a run differ from those of a new run."""
+    output = [f"output-dir={folder.parent}", f"run-name={folder.name}"]
+    config = resolve_config((), [*arguments, *output], None, Path.cwd(), datetime.now(UTC))
     now = config.to_run_config()
     then: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return [key for key, value in then.items() if key in now and now[key] != value]
@@ -46,13 +46,13 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def round_events(folder: Path) -> dict[int, dict[str, Any]]:
-    """Return what a run wrote down after each round: metrics, bytes and seconds so far."""
+    """Return the metrics, bytes and seconds of a run after each round."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
     return {event["round"]: event for event in events if event["event"] == "round"}
 
 
 def spread(values: list[float], scale: float = 1.0, digits: int = 1) -> str:
-    """Return mean and standard deviation over seeds, as a table shows them; a single value as it is."""
+    """Return mean and standard deviation over seeds as text; only the value if there is one."""
     text = f"{scale * mean(values):.{digits}f}"
     return f"{text} ± {scale * stdev(values):.{digits}f}" if len(values) > 1 else text

@@ -14,19 +14,9 @@ Check = Callable[[], str]
 
 
 def check(config: RunConfig, num_clients: int) -> None:
-    """Check what the config's own rules cannot, before Flower starts, and release the dataset.
+    """Check the output directory and the inputs before Flower starts, and release the dataset.
 
-    Parameters
-    ----------
-    config : RunConfig
-        The config with the run's name and an absolute output directory.
-    num_clients : int
-        Number of simulated clients.
-
-    Raises
-    ------
-    ConfigError
-        Names the key, the rule and the value.
+    The config has the run's name and an absolute output directory. Raises ConfigError.
     """
     _check_output(Path(config.output_dir), config.run_name, is_new=not config.resume)
     check_inputs(config, num_clients)
@@ -39,29 +29,13 @@ def check(config: RunConfig, num_clients: int) -> None:
 def check_inputs(config: RunConfig, num_clients: int) -> None:
     """Check that the dataset can be loaded and split and that the models exist.
 
-    Parameters
-    ----------
-    config : RunConfig
-        The validated config.
-    num_clients : int
-        Number of clients over which the dataset is split; 0 if not known yet.
-
-    Raises
-    ------
-    ConfigError
-        Names the key, the rule and the value.
+    ``num_clients`` is 0 if it is not known yet. Raises ConfigError with the key, the rule and the value.
     """
     _run_checks(input_checks(config, num_clients).values())
 
 
 def check_synthesis(config: RunConfig) -> None:
-    """Check that this machine can synthesize images: device, generator, LoRA weights, Ray cluster.
-
-    Raises
-    ------
-    ConfigError
-        Names the key, the rule and the value.
-    """
+    """Check device, generator, LoRA weights and Ray cluster before a synthesis; raises ConfigError."""
     check_place = _check_cluster if config.ray_address else _check_device
     _run_checks([lambda: _check_generator(config), lambda: check_place(config)])
 
@@ -77,12 +51,7 @@ def _run_checks(checks: Iterable[Check]) -> None:
 def input_checks(config: RunConfig, num_clients: int) -> dict[str, Check]:
     """Return the checks of a run's inputs by name; each returns what it found or raises ValueError.
 
-    Parameters
-    ----------
-    config : RunConfig
-        The validated config.
-    num_clients : int
-        Number of clients over which the dataset is split; 0 if not known yet.
+    ``num_clients`` is 0 if it is not known yet.
     """
     from huggingface_hub.utils import logging as hub_logging
 
@@ -206,9 +175,7 @@ def _check_output(output_dir: Path, run_name: str, *, is_new: bool) -> None:
         with tempfile.TemporaryFile(dir=output_dir):
             pass
     except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(
-            f"config key 'output-dir' must be a writable folder, got '{output_dir}' ({reason})"
-        ) from error
+        rule = f"config key 'output-dir' must be a writable folder, got '{output_dir}'"
+        raise ConfigError(f"{rule} ({error.strerror or error})") from error
     if is_new and (output_dir / run_name).exists():
         raise ConfigError(f"config key 'run-name' must be new in {output_dir}, got '{run_name}'")

@@ -1,6 +1,6 @@
-"""Make the feature extractor of the digits: the classifier in whose features Frechet distances are measured.
+"""Train the feature extractor of the digits: the classifier whose features define Frechet distances.
 
-It is trained on the real training digits, never on test digits. Some 40 seconds on two cores.
+It is trained only on the real training digits. It takes about 40 seconds on two cores.
 
     python -m tools.digits_features fgl_app/assets/digits_features
 """
@@ -29,7 +29,7 @@ SETTINGS = TrainSettings(
 def main() -> None:
     """Train the extractor, print its test accuracy and save it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to save it")
+    parser.add_argument("folder", type=Path, help="output folder")
     folder = parser.parse_args().folder
     data = load_dataset("digits", 32)
     model = build_classifier("cnn", num_classes=10, in_channels=1, image_size=32, seed=0)

@@ -42,10 +42,7 @@ def check(
 def print_checks(checks: Mapping[str, Callable[[], str]]) -> bool:
     """Run checks, print a row for each, and return whether all passed.
 
-    Parameters
-    ----------
-    checks : Mapping[str, Callable[[], str]]
-        Checks by name. Each returns what it found, or raises ValueError or OSError.
+    A check returns what it found, or raises ValueError or OSError.
     """
     from rich.table import Table
     from rich.text import Text

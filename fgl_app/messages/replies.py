@@ -64,13 +64,20 @@ def evaluated_content(metrics: Mapping[str, float | int], site: str) -> RecordDi
     return RecordDict({METRICS: metric_record(metrics), SITE: site_record(site)})
 
 
-def check_evaluated(content: RecordDict) -> None:
+def check_evaluated(content: RecordDict, ranges: Mapping[str, tuple[float, float]] | None = None) -> None:
     """Validate the reply of an evaluation: one MetricRecord, whose "num-examples" may be 0.
+
+    Parameters
+    ----------
+    content : RecordDict
+        The reply.
+    ranges : Mapping[str, tuple[float, float]] or None, default None
+        Lowest and highest value of metrics; None accepts any finite value.
 
     Raises
     ------
     UploadError
-        On no or several MetricRecords, NaN or infinity in metrics, or a weight out of range.
+        On no or several MetricRecords, NaN or infinity in metrics, a metric or weight out of range.
     """
     if len(content.metric_records) != 1:
         raise UploadError(f"an evaluation's reply needs one MetricRecord, got {len(content.metric_records)}")
@@ -78,6 +85,11 @@ def check_evaluated(content: RecordDict) -> None:
     if not 0 <= weight <= MAX_EXAMPLES:
         raise UploadError(f"'{NUM_EXAMPLES}' must be in [0, {MAX_EXAMPLES}], got {weight}")
     check_metrics(content)
+    metrics = next(iter(content.metric_records.values()))
+    for name, (low, high) in (ranges or {}).items():
+        value = metrics.get(name, low)
+        if not isinstance(value, int | float) or not low <= value <= high:
+            raise UploadError(f"metric '{name}' must be in [{low:g}, {high:g}], got {value}")
 
 
 def num_examples(content: RecordDict) -> float:

@@ -87,6 +87,7 @@ def _prepare(
         auxiliary_size=config.auxiliary_size,
         num_classes=len(task.class_names) if config.class_conditional else 0,
         upload_dir=session.directory.path / "uploads",
+        max_weight_ratio=config.max_weight_ratio,
         num_nodes=config.num_clients,
         min_uploads=config.min_nodes,
         setup_timeout=config.node_timeout,

@@ -62,6 +62,7 @@ def run_fgl(session: Session) -> nn.Module:
         embedding_shapes=_embedding_shapes(session, negative),
         encoder=encoder_fingerprint(pipeline),
         max_upload_bytes=int(config.max_upload_mb * 1e6),
+        max_weight_ratio=config.max_weight_ratio,
         num_nodes=config.num_clients,
         min_uploads=config.min_nodes,
         setup_timeout=config.node_timeout,

@@ -6,6 +6,7 @@ computes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -37,6 +38,8 @@ class MetricSpec:
         Title of a curve; primary metrics have one.
     explanation : str, default ""
         Note in the report, which makes the metric a key figure like the primary metric.
+    maximum : float, default 1.0
+        Largest possible value; the smallest is 0.
     """
 
     key: str
@@ -48,6 +51,7 @@ class MetricSpec:
     scale: Literal["fraction", "log"] = "fraction"
     curve_title: str = ""
     explanation: str = ""
+    maximum: float = 1.0
 
     @property
     def heading(self) -> str:
@@ -59,7 +63,7 @@ _SPECS = (
     MetricSpec(
         "accuracy", "accuracy", format_percent, primary=True, curve_title="Accuracy of the global model"
     ),
-    MetricSpec("loss", "loss", "{:.3f}".format, higher_is_better=False),
+    MetricSpec("loss", "loss", "{:.3f}".format, higher_is_better=False, maximum=math.inf),
     MetricSpec(
         "frechet_distance",
         "Frechet distance",
@@ -67,6 +71,7 @@ _SPECS = (
         higher_is_better=False,
         primary=True,
         scale="log",
+        maximum=math.inf,
         curve_title="Frechet distance of the global model's samples",
     ),
     MetricSpec("precision", "precision", format_percent),
@@ -90,11 +95,5 @@ KEY_FIGURES = tuple(spec for spec in _SPECS if spec.primary or spec.explanation)
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
-    """Return metrics as text, such as ``"accuracy 96.3 %, loss 0.143"``.
-
-    Parameters
-    ----------
-    metrics : Mapping[str, float]
-        Values by key of :data:`METRICS`, in the order of the text.
-    """
+    """Return metrics by key of :data:`METRICS` as text, such as ``"accuracy 96.3 %, loss 0.143"``."""
     return ", ".join(f"{METRICS[key].title} {METRICS[key].format(value)}" for key, value in metrics.items())

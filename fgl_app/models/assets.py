@@ -12,17 +12,10 @@ DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 
 
 def asset(name: str, marker: str) -> Path:
-    """Return the folder of an embedded model.
+    """Return the folder of an embedded model: ``fgl_app/assets/NAME``, which contains the file ``marker``.
 
     Flower's app bundle has no binary files and shadows the installed package, so the folder is found through
     the installed distribution and not relative to this module.
-
-    Parameters
-    ----------
-    name : str
-        Folder in ``fgl_app/assets``.
-    marker : str
-        A file in that folder.
 
     Raises
     ------

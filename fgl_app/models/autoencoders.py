@@ -15,20 +15,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def load_autoencoder(generator: str, device: torch.device) -> AutoencoderKL:
-    """Load only the autoencoder of a text-to-image pipeline, in single precision.
-
-    Parameters
-    ----------
-    generator : str
-        "embedded", a hub id or a folder.
-    device : torch.device
-        Device of the autoencoder.
-
-    Returns
-    -------
-    AutoencoderKL
-        In evaluation mode; cached for the next call.
-    """
+    """Load only the autoencoder of a generator, in single precision; cached for the next call."""
     diffusers = import_diffusers()
     load_pipeline_config(generator)
     # Safetensors only: a pickled weight file can run code.

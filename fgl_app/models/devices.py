@@ -7,7 +7,7 @@ from typing import Literal, cast
 import torch
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str | torch.device) -> torch.device:
     """Return the torch device of a config value; "auto" is CUDA, else MPS, else the CPU."""
     if name != "auto":
         return torch.device(name)

@@ -27,16 +27,8 @@ IGNORED_CONFIG_KEYS = (
 def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
     """Return a hash of the text encoding, the same in single and in half precision.
 
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        Result of :func:`load_text_encoder` or :func:`load_pipeline`.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits, a hash of the tokenizers' vocabularies and of the encoders' configs, weights
-        and LoRA weights.
+    16 hexadecimal digits, a hash of the tokenizers' vocabularies and of the encoders' configs, weights and
+    LoRA weights.
     """
     return cast(str, pipeline.encoder_fingerprint)
 
@@ -47,15 +39,7 @@ def pipeline_fingerprint(pipeline: DiffusionPipeline) -> str:
 
 
 def record_fingerprints(pipeline: DiffusionPipeline, lora: str) -> None:
-    """Store the fingerprints of a loaded pipeline, before LoRA merging rounds and offloading hides weights.
-
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        Newly loaded, whole or only the part that encodes prompts.
-    lora : str
-        LoRA weights to be added; empty for none.
-    """
+    """Store the fingerprints of a new pipeline, before LoRA merging rounds and offloading hides weights."""
     weights = lora_weights(type(pipeline), lora) if lora else {}
     encoders = {name: each for name, each in weights.items() if name.startswith("text_encoder")}
     pipeline.encoder_fingerprint = _fingerprint(pipeline, TEXT_COMPONENTS, encoders)

@@ -14,10 +14,10 @@ def split_revision(hub_id: str) -> tuple[str, dict[str, str]]:
     return name, {"revision": revision} if revision else {}
 
 
-def unknown_source_error(key: str, own_names: str, value: str) -> ValueError:
-    """Return the error for a config value that is no own name, no existing folder and no hub id."""
+def unknown_source_error(key: str, known_names: str, value: str) -> ValueError:
+    """Return the error for a config value that is not a known name, an existing folder or a hub id."""
     return ValueError(
-        f"{key} must be {own_names}, a folder or a hub id such as 'owner/name', got '{value}', "
+        f"{key} must be {known_names}, a folder or a hub id such as 'owner/name', got '{value}', "
         "which is not an existing folder"
     )
 

@@ -19,26 +19,11 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 def check_lora(lora: str, family: str) -> None:
-    """Check that LoRA weights can be loaded and fit a family of pipelines.
+    """Raise ValueError if LoRA weights cannot be loaded or do not fit a family of pipelines."""
+    if lora:
+        import diffusers
 
-    Parameters
-    ----------
-    lora : str
-        A safetensors file, a folder with one, or a hub id; empty for none.
-    family : str
-        Class of the pipeline.
-
-    Raises
-    ------
-    ValueError
-        If they cannot be read, or fit no part of such a pipeline.
-    """
-    if not lora:
-        return
-    import diffusers
-
-    pipeline_class = getattr(diffusers, family)
-    _load(pipeline_class, lora)
+        _load(getattr(diffusers, family), lora)
 
 
 def lora_weights(pipeline_class: type[DiffusionPipeline], lora: str) -> dict[str, Tensor]:
@@ -61,13 +46,6 @@ def add_lora(pipeline: DiffusionPipeline, lora: str) -> None:
 
     They are merged into the weights of the denoiser, which costs no time at inference. In text encoders they
     stay separate: merging rounds, so fingerprints of client and server would differ with the precision.
-
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        Whole, or only the part that encodes prompts.
-    lora : str
-        Value accepted by :func:`check_lora`.
     """
     weights = _load(type(pipeline), lora)
     denoiser = next((name for name in DENOISERS if pipeline.components.get(name) is not None), None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from fgl_app.models.devices import resolve_device
 from fgl_app.models.fingerprints import record_fingerprints
 from fgl_app.models.generators import import_diffusers, load_pipeline_config, pretrained_arguments
 from fgl_app.models.lora import add_lora
@@ -34,8 +35,8 @@ class Placement:
 
     Parameters
     ----------
-    device : torch.device
-        Device of the computation.
+    device : str or torch.device
+        Device of the computation; "auto" is resolved on the machine that loads the pipeline.
     dtype : {"auto", "float32", "float16", "bfloat16"}, default "auto"
         Precision; "auto" is float16 on CUDA, else float32.
     offload : {"none", "model", "sequential"}, default "none"
@@ -46,18 +47,23 @@ class Placement:
         Compile the denoiser: minutes at the start, then faster.
     """
 
-    device: torch.device
+    device: str | torch.device
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     offload: Literal["none", "model", "sequential"] = "none"
     attention_slicing: bool = False
     compiled: bool = False
 
     @property
+    def torch_device(self) -> torch.device:
+        """The device on this machine."""
+        return resolve_device(self.device)
+
+    @property
     def torch_dtype(self) -> torch.dtype:
-        """The precision as a torch dtype."""
+        """The precision on this machine."""
         if self.dtype == "auto":
             # Half precision is fast on CUDA only; on a CPU it is slow and less exact.
-            return torch.float16 if self.device.type == "cuda" else torch.float32
+            return torch.float16 if self.torch_device.type == "cuda" else torch.float32
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
@@ -66,19 +72,8 @@ class Placement:
 def load_text_encoder(generator: str, placement: Placement, lora: str = "") -> DiffusionPipeline:
     """Load the part of a pipeline that encodes prompts: tokenizers and text encoders, without U-Net and VAE.
 
-    Parameters
-    ----------
-    generator : str
-        "embedded", a hub id or a folder.
-    placement : Placement
-        Device and precision of the text encoders.
-    lora : str, default ""
-        LoRA weights, applied to the text encoders; empty for none.
-
-    Returns
-    -------
-    DiffusionPipeline
-        Its ``encode_prompt`` works. Cached for the next call.
+    The arguments are those of :func:`load_pipeline`. The LoRA weights are applied to the text encoders. The
+    pipeline's ``encode_prompt`` works; it is cached for the next call.
     """
     config = load_pipeline_config(generator)
     pipeline = _from_pretrained(
@@ -87,7 +82,7 @@ def load_text_encoder(generator: str, placement: Placement, lora: str = "") -> D
     record_fingerprints(pipeline, lora)
     if lora:
         add_lora(pipeline, lora)
-    return pipeline.to(placement.device)
+    return pipeline.to(placement.torch_device)
 
 
 def load_pipeline(
@@ -142,17 +137,17 @@ def _placed(pipeline: DiffusionPipeline, placement: Placement) -> DiffusionPipel
     if placement.attention_slicing:
         pipeline.enable_attention_slicing()
     denoiser = pipeline.components.get("unet") or pipeline.components["transformer"]
-    if placement.device.type == "cuda":
+    if placement.torch_device.type == "cuda":
         for model in (denoiser, pipeline.vae):
             model.to(memory_format=torch.channels_last)
     if placement.compiled:
         denoiser.compile()
     if placement.offload == "model":
-        pipeline.enable_model_cpu_offload(device=placement.device)
+        pipeline.enable_model_cpu_offload(device=placement.torch_device)
     elif placement.offload == "sequential":
-        pipeline.enable_sequential_cpu_offload(device=placement.device)
+        pipeline.enable_sequential_cpu_offload(device=placement.torch_device)
     else:
-        pipeline.to(placement.device)
+        pipeline.to(placement.torch_device)
     return pipeline
 
 

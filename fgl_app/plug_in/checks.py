@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -16,30 +16,22 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 def check_at_least(low: float, **values: float) -> None:
     """Raise ValueError if a value is not a number of at least ``low``."""
-    for name, value in values.items():
-        if not _is_number(value) or not value >= low:
-            raise ValueError(f"{name} must be a number of at least {low}, got {value!r}")
+    _check(values, f"a number of at least {low}", lambda value: value >= low)
 
 
 def check_integer(low: int, **values: int) -> None:
     """Raise ValueError if a value is not an integer of at least ``low``."""
-    for name, value in values.items():
-        if not _is_number(value) or not isinstance(value, int) or not value >= low:
-            raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
+    _check(values, f"an integer of at least {low}", lambda value: isinstance(value, int) and value >= low)
 
 
 def check_fraction(**values: float) -> None:
     """Raise ValueError if a value is not a number in [0, 1)."""
-    for name, value in values.items():
-        if not _is_number(value) or not 0 <= value < 1:
-            raise ValueError(f"{name} must be a number from 0 to below 1, got {value!r}")
+    _check(values, "a number from 0 to below 1", lambda value: 0 <= value < 1)
 
 
 def check_positive(**values: float) -> None:
     """Raise ValueError if a value is not a number above 0."""
-    for name, value in values.items():
-        if not _is_number(value) or not value > 0:
-            raise ValueError(f"{name} must be a number above 0, got {value!r}")
+    _check(values, "a number above 0", lambda value: value > 0)
 
 
 def check_choice(choices: Collection[object], **values: object) -> None:
@@ -93,5 +85,7 @@ def checked_settings(
     )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _check(values: Mapping[str, float], rule: str, is_valid: Callable[[float], bool]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not is_valid(value):
+            raise ValueError(f"{name} must be {rule}, got {value!r}")

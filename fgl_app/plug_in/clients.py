@@ -59,7 +59,7 @@ def register_fgl(
         Hub id or folder of the server's text-to-image pipeline, or "embedded". Only its text encoder is
         loaded.
     prompt_template : str, default "{label}, real world images, high resolution"
-        Prompt with ``{label}``, and ``{caption}`` or ``{domain}`` if the data have them (default: paper).
+        Prompt with ``{label}``, and ``{caption}`` or ``{domain}`` if the data have them (the paper's value).
     embedding_dtype : {"float16", "float32"}, default "float16"
         Precision of the upload.
     device : str, default "auto"
@@ -87,7 +87,6 @@ def register_fgl(
     check_classes(generator, names)
 
     def embed(message: Message, context: Context) -> Message:
-        from fgl_app.models.devices import resolve_device
         from fgl_app.models.fingerprints import encoder_fingerprint
         from fgl_app.models.pipelines import Placement, load_text_encoder
 
@@ -99,7 +98,7 @@ def register_fgl(
             captions=requested_texts(data, "captions", prompt_template),
             domains=requested_texts(data, "domains", prompt_template),
         )
-        encoder = load_text_encoder(generator, Placement(resolve_device(device)))
+        encoder = load_text_encoder(generator, Placement(device))
         check_encoder(message, encoder_fingerprint(encoder), generator)
         embeddings = embed_prompts(encoder, prompts, dtype=getattr(torch, embedding_dtype))
         return Message(embeddings_content(embeddings, _site(context)[0]), reply_to=message)

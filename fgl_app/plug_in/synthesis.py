@@ -13,6 +13,7 @@ from fgl_app.algorithms.synthesis import SynthesisSettings
 from fgl_app.algorithms.types import LabeledImages, TextEmbeddings
 from fgl_app.models.devices import check_device
 from fgl_app.models.generators import generator_source
+from fgl_app.models.pipelines import Placement
 from fgl_app.plug_in.checks import check_at_least, check_choice, check_integer, require_app_extra
 from fgl_app.synthesis.generator import GeneratorSettings, load_generator
 
@@ -126,11 +127,11 @@ def synthesize_with(
     images_per_class : int, default 600
         Images of each described class, split over its prompts in proportion to their examples.
     num_inference_steps : int, default 50
-        Denoising steps (default: paper).
+        Denoising steps (the paper's value).
     guidance_scale : float, default 2.0
-        Classifier-free guidance scale w (default: paper); 1 disables guidance and halves the cost.
+        Classifier-free guidance scale w (the paper's value); 1 disables guidance and halves the cost.
     negative_prompt : str, default "low quality, low resolution"
-        Negative prompt of the guidance (default: paper).
+        Negative prompt of the guidance (the paper's value).
     class_names : Sequence[str], default ()
         Label names of the images in the folder; empty for class numbers.
     folder : Path or str or None, default None
@@ -170,6 +171,6 @@ def synthesize_with(
     check_device(device)
     generator_source(generator)
     synthesis = SynthesisSettings(num_inference_steps, guidance_scale, batch_size, seed)
-    settings = GeneratorSettings(generator, images_per_class, synthesis, negative_prompt, device=device)
+    settings = GeneratorSettings(generator, images_per_class, synthesis, negative_prompt, Placement(device))
     out = None if folder is None else Path(folder).expanduser().absolute()
     return Synthesis(settings, image_size, channels, class_names, out)

@@ -111,13 +111,13 @@ def train_on_synthetic(
     epochs : int
         Passes over the synthetic set (paper: 120 to train, 5 to correct); 0 leaves the model unchanged.
     learning_rate : float, default 0.01
-        Learning rate (default: paper); its peak when ``schedule`` is "one-cycle".
+        Learning rate (the paper's value); its peak when ``schedule`` is "one-cycle".
     momentum : float, default 0.9
-        Heavy-ball momentum (default: paper).
+        Heavy-ball momentum (the paper's value).
     weight_decay : float, default 2e-4
-        L2 penalty (default: paper).
+        L2 penalty (the paper's value).
     batch_size : int, default 128
-        Images per batch (default: paper).
+        Images per batch (the paper's value).
     schedule : {"constant", "one-cycle"}, default "constant"
         Learning rate schedule.
     augmentation : {"none", "affine"}, default "affine"

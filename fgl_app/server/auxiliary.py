@@ -56,19 +56,26 @@ def sample_shares(
     ValueError
         When no model draws images.
     """
+    clients = list(clients)
     parts: list[LabeledLatents] = []
-    shares: dict[str, int] = {}
-    for number, client in enumerate(clients):
-        if not client.num_images:
-            continue
+    shares: dict[int, int] = {}
+
+    def sample(number: int, count: int) -> bool:
+        """Sample a client's next images; return False when its model draws none."""
+        client, first = clients[number], shares.get(number, 0)
         load_weights(model, client.state)
-        by_class = apportion(client.label_counts.tolist() or [1], client.num_images)
+        by_class = apportion(client.label_counts.tolist() or [1], count)
         labels = torch.arange(len(by_class)).repeat_interleave(torch.tensor(by_class))
-        generators = [seeded_generator("auxiliary", seed, number, i) for i in range(len(labels))]
+        generators = [seeded_generator("auxiliary", seed, number, first + i) for i in range(count)]
         samples = draw(labels, generators)
-        if samples.latents.abs().max() < MAX_MAGNITUDE:
-            parts.append(samples)
-            shares[client.site] = shares.get(client.site, 0) + client.num_images
+        if not samples.latents.abs().max() < MAX_MAGNITUDE:
+            return False
+        parts.append(samples)
+        shares[number] = first + count
+        return True
+
+    for number, client in enumerate(clients):
+        if not client.num_images or sample(number, client.num_images):
             continue
         reason = f"its model draws values beyond {MAX_MAGNITUDE:g}, or NaN"
         failure = ClientFailure(str(client.node), "auxiliary set", reason, client.site)
@@ -77,7 +84,16 @@ def sample_shares(
             on_rejected(failure)
     if not parts:
         raise ValueError("no client's model draws images, so the auxiliary set is empty")
+    # The share of a model that was left out goes to the others.
+    good = list(shares)
+    missing = sum(client.num_images for client in clients) - sum(shares.values())
+    for number, count in zip(good, apportion([shares[each] for each in good], missing), strict=True):
+        if count:
+            sample(number, count)
     auxiliary = LabeledLatents(
         torch.cat([part.latents for part in parts]), torch.cat([part.labels for part in parts])
     )
-    return auxiliary, shares
+    by_site: dict[str, int] = {}
+    for number, count in shares.items():
+        by_site[clients[number].site] = by_site.get(clients[number].site, 0) + count
+    return auxiliary, by_site

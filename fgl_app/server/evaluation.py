@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import numpy as np
@@ -73,6 +74,11 @@ class RoundEvaluator:
         """Evaluate a model after a round, record the result, and return its metrics."""
         with self.directory.phase("evaluation"):
             evaluation = self.task.evaluate(model, self.dataset, final=self._is_final(server_round))
+        for name, value in evaluation.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"round {server_round}: {name} of the global model is {value}; lower the learning rates"
+                )
         self.record(server_round, evaluation)
         return evaluation.metrics
 

@@ -9,6 +9,7 @@ from flwr.app import MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi, Strategy
 
 from fgl_app.config import NO_DATASET, RunConfig
+from fgl_app.strategies.buffers import PlainBuffersStrategy
 from fgl_app.strategies.scaffold import ScaffoldStrategy
 
 AggregateMetrics = Callable[[list[RecordDict], str], MetricRecord]
@@ -34,8 +35,8 @@ def inner_strategy(config: RunConfig, aggregate_sites: AggregateMetrics) -> Stra
     }
     strategies: dict[str, Callable[[], Strategy]] = {
         "fedprox": lambda: FedProx(**options, proximal_mu=config.proximal_mu),
-        "fedadam": lambda: FedAdam(**options, eta=config.fedopt_learning_rate),
-        "fedyogi": lambda: FedYogi(**options, eta=config.fedopt_learning_rate),
+        "fedadam": lambda: PlainBuffersStrategy(FedAdam(**options, eta=config.fedopt_learning_rate)),
+        "fedyogi": lambda: PlainBuffersStrategy(FedYogi(**options, eta=config.fedopt_learning_rate)),
         "scaffold": lambda: ScaffoldStrategy(FedAvg(**options)),
     }
     # A baseline in place of a strategy, such as "auxiliary-only", needs none of these.

@@ -21,6 +21,7 @@ from fgl_app.messages.keys import ARRAYS, EPOCHS
 from fgl_app.messages.requests import encode_request
 from fgl_app.messages.sizes import content_bytes
 from fgl_app.messages.weights import arrays_to_state, state_to_arrays
+from fgl_app.metrics.specs import METRICS
 from fgl_app.progress import log
 from fgl_app.results.plots import plot_image_grid, plot_label_distribution
 from fgl_app.results.report import SETUP_PHASE, write_report
@@ -109,6 +110,9 @@ class Session:
             inner_strategy(config, self.evaluator.aggregate_sites),
             min_replies=config.min_nodes,
             timeout=config.node_timeout,
+            max_update_ratio=config.max_update_ratio,
+            max_weight_ratio=config.max_weight_ratio,
+            metric_ranges={spec.key: (0.0, spec.maximum) for spec in METRICS.values()},
         )
 
     def run(self, strategy: WrapperStrategy, parts: Mapping[str, Stateful] | None = None) -> nn.Module:
@@ -127,6 +131,8 @@ class Session:
             rejected, failures = strategy.client_failures()
             self.state.rejected += rejected
             self.state.failures += failures
+            if capped := strategy.capped_sites():
+                self.state.results["capped_sites"] = capped
         return self.task.model_with(arrays_to_state(arrays))
 
     def _run_rounds(self, strategy: WrapperStrategy, parts: Mapping[str, Stateful] | None) -> ArrayRecord:

@@ -1,5 +1,6 @@
 """Flower strategies that wrap another one: set-up rounds, validation, control variates. Light to import."""
 
+from fgl_app.strategies.buffers import PlainBuffersStrategy
 from fgl_app.strategies.checked import CheckedStrategy
 from fgl_app.strategies.checkpointed import CheckpointedStrategy
 from fgl_app.strategies.fedddpm import FedDDPMStrategy, LocalModel
@@ -16,6 +17,7 @@ __all__ = [
     "FedDDPMStrategy",
     "LocalModel",
     "NoExchangeStrategy",
+    "PlainBuffersStrategy",
     "ScaffoldStrategy",
     "SetupRoundStrategy",
     "WrapperStrategy",

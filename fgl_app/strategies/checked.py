@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from statistics import median_low
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.messages.replies import check_evaluated, check_trained
+from fgl_app.algorithms.robustness import cap_weights, find_outliers
+from fgl_app.messages.keys import NUM_EXAMPLES, TRAIN_LOSS
+from fgl_app.messages.replies import check_evaluated, check_trained, num_examples
 from fgl_app.messages.sites import site_name
 from fgl_app.messages.validation import UploadError
 from fgl_app.messages.weights import require_finite, restore_dtypes
@@ -38,12 +44,31 @@ class CheckedStrategy(WrapperStrategy):
     timeout : float, default 3600.0
         Seconds to wait for these nodes, and lifetime of a request: a node that was away does not work through
         the requests of earlier rounds.
+    max_update_ratio : float, default 100.0
+        A reply is left out when the norm of its update, or its "train-loss", is larger than this multiple of
+        the median reply's; 0 accepts any. It needs three replies.
+    max_weight_ratio : float, default 10.0
+        A reply's "num-examples" counts at most this multiple of the median reply's; 0 sets no limit.
+    metric_ranges : Mapping[str, tuple[float, float]] or None, default None
+        Lowest and highest value of metrics in the replies of evaluations; None accepts any finite value.
     """
 
-    def __init__(self, strategy: Strategy, *, min_replies: int = 2, timeout: float = 3600.0) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        min_replies: int = 2,
+        timeout: float = 3600.0,
+        max_update_ratio: float = 100.0,
+        max_weight_ratio: float = 10.0,
+        metric_ranges: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
         super().__init__(strategy)
         self.min_replies = min_replies
         self.timeout = timeout
+        self.max_update_ratio = max_update_ratio
+        self.max_weight_ratio = max_weight_ratio
+        self.metric_ranges = dict(metric_ranges or {})
         self._sent = ArrayRecord()
         self._expected: dict[str, ArrayRecord] = {}
         self._requests: list[Message] = []
@@ -74,6 +99,8 @@ class CheckedStrategy(WrapperStrategy):
         """
         phase = f"training round {server_round}"
         good = self._good(phase, replies, lambda content: check_trained(content, self._expected))
+        good = self._without_outliers(phase, good)
+        self._cap_weights(good)
         arrays, metrics = self.strategy.aggregate_train(server_round, good)
         if arrays is None:
             raise TooFewRepliesError(f"{phase}: {type(self.strategy).__name__} returned no arrays")
@@ -99,7 +126,8 @@ class CheckedStrategy(WrapperStrategy):
         """
         good = list(replies)
         if self._requests:
-            good = self._good(f"evaluation of round {server_round}", good, check_evaluated)
+            check = partial(check_evaluated, ranges=self.metric_ranges)
+            good = self._good(f"evaluation of round {server_round}", good, check)
         return self.strategy.aggregate_evaluate(server_round, good)
 
     def _wait_for_nodes(self, grid: Grid) -> None:
@@ -140,6 +168,55 @@ class CheckedStrategy(WrapperStrategy):
         if len(good) < self.min_replies:
             raise too_few_replies(phase, len(good), self.min_replies, failures + rejected)
         return sorted(good, key=site_name)
+
+    def _without_outliers(self, phase: str, replies: list[Message]) -> list[Message]:
+        """Return the replies without those whose update or loss is far larger than the others'."""
+        measures = {
+            "the norm of its update": [self._update_norm(reply.content) for reply in replies],
+            f"its '{TRAIN_LOSS}'": [abs(_metric(reply.content, TRAIN_LOSS)) for reply in replies],
+        }
+        outliers: dict[int, str] = {}
+        for name, values in measures.items():
+            for i in find_outliers(values, self.max_update_ratio):
+                times = values[i] / median_low(values)
+                reason = (
+                    f"{name} is {times:.3g} times the median, at most {self.max_update_ratio:g} are allowed"
+                )
+                outliers.setdefault(i, reason)
+        for i, reason in outliers.items():
+            node, site = str(replies[i].metadata.src_node_id), site_name(replies[i])
+            self.rejected.append(ClientFailure(node, phase, reason, site))
+            log.warning("%s: %s left out: %s", phase, self.rejected[-1].client, reason)
+        kept = [reply for i, reply in enumerate(replies) if i not in outliers]
+        if len(kept) < self.min_replies:
+            raise too_few_replies(phase, len(kept), self.min_replies, self.rejected[-len(outliers) :])
+        return kept
+
+    def _update_norm(self, content: RecordDict) -> float:
+        """Return the Euclidean norm of the change of all floating arrays."""
+        received = next(iter(content.array_records.values()))
+        sent = next(iter(self._expected.values()))
+        total = 0.0
+        for name, array in received.items():
+            values = array.numpy()
+            if np.issubdtype(values.dtype, np.floating):
+                # In double precision: the square of a huge single is infinite.
+                total += float(np.square(values.astype(np.float64) - sent[name].numpy()).sum())
+        return math.sqrt(total)
+
+    def _cap_weights(self, replies: list[Message]) -> None:
+        """Limit the weights of the replies in place."""
+        weights = [num_examples(reply.content) for reply in replies]
+        for reply, weight, capped in zip(
+            replies, weights, cap_weights(weights, self.max_weight_ratio), strict=True
+        ):
+            self.note_capped(site_name(reply), weight, capped)
+            next(iter(reply.content.metric_records.values()))[NUM_EXAMPLES] = capped
+
+
+def _metric(content: RecordDict, name: str) -> float:
+    value = next(iter(content.metric_records.values())).get(name, 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _evaluates(strategy: Strategy) -> bool:

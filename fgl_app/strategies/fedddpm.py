@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fgl_app.algorithms.apportion import apportion
+from fgl_app.algorithms.robustness import cap_weights
 from fgl_app.algorithms.types import State
 from fgl_app.files import write_atomically
 from fgl_app.messages.keys import ARRAYS, CONFIG
@@ -120,6 +121,8 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
     upload_dir : Path or None, default None
         Folder of the uploads, as safetensors, until all are in: only then the shares are known. None uses a
         temporary folder.
+    max_weight_ratio : float, default 10.0
+        A site's number of examples counts at most this multiple of the median site's; 0 sets no limit.
     num_nodes : int, default 0
         Number of nodes to wait for before the set-up; 0 takes the connected ones.
     min_uploads : int, default 2
@@ -152,6 +155,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         num_classes: int = 0,
         loss_key: str = "train-loss",
         upload_dir: Path | None = None,
+        max_weight_ratio: float = 10.0,
         num_nodes: int = 0,
         min_uploads: int = 2,
         setup_timeout: float = 3600.0,
@@ -166,6 +170,7 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         self.should_correct_fn = should_correct_fn
         self.max_corrections = max_corrections
         self.auxiliary_size = auxiliary_size
+        self.max_weight_ratio = max_weight_ratio
         self.num_classes = num_classes
         self.loss_key = loss_key
         self.examples: dict[tuple[str, int], int] = {}
@@ -262,7 +267,11 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
     def _local_models(self) -> Iterator[LocalModel]:
         # Sites in a fixed order: the auxiliary set must not depend on the order of the replies.
         keys = sorted(self.examples)
-        shares = apportion([self.examples[key] for key in keys], self.auxiliary_size)
+        examples = [self.examples[key] for key in keys]
+        capped = [int(each) for each in cap_weights(examples, self.max_weight_ratio)]
+        for (site, _), total, most in zip(keys, examples, capped, strict=True):
+            self.note_capped(site, total, most)
+        shares = apportion(capped, self.auxiliary_size)
         for key, share in zip(keys, shares, strict=True):
             yield LocalModel(key[1], key[0], self._file(key), share, self._label_counts[key])
 

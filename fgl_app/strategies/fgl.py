@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fgl_app.algorithms.embedding import merge_embeddings
+from fgl_app.algorithms.robustness import cap_weights
 from fgl_app.algorithms.types import State, TextEmbeddings
 from fgl_app.messages.embeddings import record_to_embeddings
 from fgl_app.messages.keys import CONFIG, ENCODER
@@ -56,6 +57,8 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         with another encoder can refuse. Empty: not sent.
     max_upload_bytes : int, default 64,000,000
         Larger uploads are rejected.
+    max_weight_ratio : float, default 10.0
+        A site's number of examples counts at most this multiple of the median site's; 0 sets no limit.
     num_nodes : int, default 0
         Number of nodes to wait for before the set-up; 0 takes the connected ones.
     min_uploads : int, default 2
@@ -81,6 +84,7 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         embedding_shapes: Mapping[str, tuple[int, ...]] | None = None,
         encoder: str = "",
         max_upload_bytes: int = 64_000_000,
+        max_weight_ratio: float = 10.0,
         num_nodes: int = 0,
         min_uploads: int = 2,
         setup_timeout: float = 3600.0,
@@ -94,6 +98,7 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         self.embedding_shapes = embedding_shapes
         self.encoder = encoder
         self.max_upload_bytes = max_upload_bytes
+        self.max_weight_ratio = max_weight_ratio
         self.uploads: dict[tuple[str, int], TextEmbeddings] = {}
         self._shapes = embedding_shapes
         self._synthetic: Data | None = None
@@ -160,4 +165,15 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         if self.given_embeddings is not None:
             return self.given_embeddings
         # Sites in a fixed order: the synthetic set must not depend on the order of the replies.
-        return merge_embeddings([self.uploads[site] for site in sorted(self.uploads)])
+        sites = sorted(self.uploads)
+        uploads = [self.uploads[site] for site in sites]
+        totals = [int(upload.counts.sum()) for upload in uploads]
+        capped = cap_weights(totals, self.max_weight_ratio)
+        for (site, _), total, most in zip(sites, totals, capped, strict=True):
+            self.note_capped(site, total, most)
+        return merge_embeddings(
+            [
+                upload if total == most else upload.with_total(int(most))
+                for upload, total, most in zip(uploads, totals, capped, strict=True)
+            ]
+        )

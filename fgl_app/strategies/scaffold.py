@@ -14,6 +14,7 @@ from fgl_app.messages.control import control_config
 from fgl_app.messages.keys import CONFIG, CONTROL
 from fgl_app.messages.replies import num_examples
 from fgl_app.messages.sites import site_name
+from fgl_app.progress import log
 from fgl_app.strategies.wrapper import WrapperStrategy
 
 
@@ -77,6 +78,11 @@ class ScaffoldStrategy(WrapperStrategy):
             self._accepted[reply.metadata.src_node_id] = (site_name(reply), server_round)
         self._control = ArrayRecord({name: Array(values) for name, values in control.items()})
         return super().aggregate_train(server_round, replies)
+
+    def summary(self) -> None:
+        """Log this strategy's settings, then those of the wrapped one."""
+        log.info("ScaffoldStrategy: control variates around %s", type(self.strategy).__name__)
+        super().summary()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the server's variate, the accepted rounds, and the wrapped strategy's state."""

@@ -155,7 +155,8 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
 
     def summary(self) -> None:
         """Log this strategy's settings, then those of the wrapped one."""
-        log.info("%s: a set-up round that needs %d uploads", type(self).__name__, self.min_uploads)
+        name, inner = type(self).__name__, type(self.strategy).__name__
+        log.info("%s: a set-up round that needs %d uploads, around %s", name, self.min_uploads, inner)
         super().summary()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.progress import log
 from fgl_app.strategies.exchange import ClientFailure
 from fgl_app.strategies.state import load_strategy_state, strategy_state
 
@@ -31,12 +30,15 @@ class WrapperStrategy(Strategy):
         Replies that broke a rule.
     failures : list[ClientFailure]
         Replies that were errors, and nodes that did not reply.
+    capped : dict[str, int]
+        Sites whose number of examples was limited, and the number that they sent.
     """
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
         self.rejected: list[ClientFailure] = []
         self.failures: list[ClientFailure] = []
+        self.capped: dict[str, int] = {}
         for name, method in vars(Strategy).items():
             inherited = getattr(type(self), name) is method
             if inherited and name != "start" and not name.startswith("_"):
@@ -65,8 +67,7 @@ class WrapperStrategy(Strategy):
         return self.strategy.aggregate_evaluate(server_round, replies)
 
     def summary(self) -> None:
-        """Log this strategy and the one it wraps, then the settings of the wrapped one."""
-        log.info("%s around %s", type(self).__name__, type(self.strategy).__name__)
+        """Log the settings of the wrapped strategy."""
         self.strategy.summary()
 
     def client_failures(self) -> tuple[list[ClientFailure], list[ClientFailure]]:
@@ -76,11 +77,23 @@ class WrapperStrategy(Strategy):
             inner = self.strategy.client_failures()
         return [*self.rejected, *inner[0]], [*self.failures, *inner[1]]
 
+    def note_capped(self, site: str, examples: float, counted: float) -> None:
+        """Record and log a site whose number of examples was limited, if it was."""
+        if counted != examples:
+            self.capped[site] = int(examples)
+            log.warning("site %s counts %d of %d examples", site, counted, examples)
+
+    def capped_sites(self) -> dict[str, int]:
+        """Return the capped sites of this strategy and of those it wraps."""
+        inner = self.strategy.capped_sites() if isinstance(self.strategy, WrapperStrategy) else {}
+        return inner | self.capped
+
     def state_dict(self) -> dict[str, Any]:
         """Return the client failures, and the wrapped strategy's state."""
         return {
             "rejected": [failure.to_json() for failure in self.rejected],
             "failures": [failure.to_json() for failure in self.failures],
+            "capped": self.capped,
             "strategy": strategy_state(self.strategy),
         }
 
@@ -88,4 +101,5 @@ class WrapperStrategy(Strategy):
         """Load a state of :meth:`state_dict`."""
         self.rejected = [ClientFailure(**failure) for failure in state_dict["rejected"]]
         self.failures = [ClientFailure(**failure) for failure in state_dict["failures"]]
+        self.capped = state_dict["capped"]
         load_strategy_state(self.strategy, state_dict["strategy"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 from fgl_app.config import RunConfig
@@ -13,53 +12,32 @@ from fgl_app.progress import PREFIX
 from fgl_app.synthesis.engine import make_set
 from fgl_app.synthesis.generator import generator_settings, load_generator
 from fgl_app.synthesis.job import SynthesisJob, load_embeddings
-from fgl_app.synthesis.workers import Workers, ray_workers
+from fgl_app.synthesis.workers import ray_workers
 
 FOLDER = "folder: "
 """Prefix of the output line by which ``python -m fgl_app.synthesis`` returns the folder of the set."""
 
 
 def synthesize_file(file: Path, out: Path, config: RunConfig) -> Path:
-    """Generate the missing images of the synthetic set of saved embeddings.
-
-    Parameters
-    ----------
-    file : Path
-        ``embeddings.safetensors`` of a run.
-    out : Path
-        Folder of the set; "out-2", "out-3" and so on when it holds another set.
-    config : RunConfig
-        Generator, its settings, images per class, seed, workers.
-
-    Returns
-    -------
-    Path
-        Folder of the complete set.
+    """Generate the missing images of the set of saved embeddings and return its folder.
 
     Raises
     ------
     ValueError
-        If the file holds no embeddings, or embeddings of another text encoder than the generator's.
+        If the file has no embeddings, or embeddings of another text encoder than the generator's.
     OSError
         If the folder cannot be written.
     """
     embeddings, names, encoder = load_embeddings(file)
     settings = generator_settings(config)
     with ray_workers(config) if uses_ray(config) else nullcontext(load_generator(settings)) as maker:
-        if isinstance(maker, Workers) and settings.dtype == "auto":
-            settings = replace(settings, dtype=maker.dtype)
         return make_set(SynthesisJob(settings, embeddings, names, encoder), out, maker)
 
 
 def synthesize_in_subprocess(run: Path) -> Path:
-    """Generate the synthetic set of a run in a subprocess and return the folder of the set.
+    """Generate the synthetic set of a run folder in a subprocess and return the folder of the set.
 
     In a simulation this process already uses the Ray of Flower, whose clients reserve the cores and GPUs.
-
-    Parameters
-    ----------
-    run : Path
-        Folder with the ``config.json`` and ``embeddings.safetensors`` of the run.
 
     Raises
     ------

@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING
 
 from fgl_app.algorithms.synthesis import PlannedImage, Synthesizer
 from fgl_app.algorithms.types import LabeledImages
-from fgl_app.data.shards import (
-    decode_shard,
-    encode_shard,
-    missing_shards,
-    open_or_create_set,
-    write_shard,
-)
+from fgl_app.data.shards import decode_shard, encode_shard, missing_shards, open_or_create_set, write_shard
 from fgl_app.metrics.units import format_range
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.progress import log, track
@@ -36,21 +30,10 @@ MAX_UNWRITTEN = 2
 
 
 def make_set(job: SynthesisJob, out: Path, maker: DiffusionPipeline | Workers) -> Path:
-    """Generate the missing shards of a synthetic set and return its folder.
+    """Generate the missing shards of a synthetic set and return the folder to read it from.
 
-    Parameters
-    ----------
-    job : SynthesisJob
-        The set.
-    out : Path
-        Folder of the set; "out-2", "out-3" and so on when it holds another set.
-    maker : DiffusionPipeline or Workers
-        Loaded generator to generate the images in this process, or Ray workers.
-
-    Returns
-    -------
-    Path
-        Folder of the complete set: the one to read.
+    The folder is ``out``; or "out-2", "out-3" and so on if it contains another set. ``maker`` is a loaded
+    generator, which draws the images in this process, or Ray workers.
 
     Raises
     ------
@@ -60,12 +43,13 @@ def make_set(job: SynthesisJob, out: Path, maker: DiffusionPipeline | Workers) -
         If the folder cannot be written.
     """
     if isinstance(maker, Workers):
+        job = maker.adapt(job)
         # For the manifest only: the workers load generators of their own.
         folder = _open_set(job, out, load_generator(cpu_settings(job.settings)))
     else:
         folder = _open_set(job, out, maker)
     if folder != out:
-        log.info("%s holds another set: writing to %s", out, folder)
+        log.info("%s contains another set: writing to %s", out, folder)
     _generate_missing_shards(job, folder, maker)
     return folder
 
@@ -74,8 +58,8 @@ def _open_set(job: SynthesisJob, out: Path, pipeline: DiffusionPipeline) -> Path
     encoder = encoder_fingerprint(pipeline)
     if job.encoder not in ("", encoder):
         raise ValueError(
-            f"the embeddings are of text encoder {job.encoder}, that of generator '{job.settings.generator}' "
-            f"is {encoder}; give the generator of the run"
+            f"the embeddings come from text encoder {job.encoder}, generator '{job.settings.generator}' has "
+            f"{encoder}; give the generator of the run"
         )
     return open_or_create_set(out, job.manifest(pipeline))
 
@@ -118,9 +102,7 @@ def _show_progress(job: SynthesisJob, written: Collection[int], latest: bytes, f
     log.info("%s images of each class so far, some in %s", format_range(counts), file)
     images = decode_shard(latest)
     try:
-        plot_image_grid(
-            images.arrays(), images.labels.numpy(), job.class_names, file, title="The newest images"
-        )
+        plot_image_grid(images.arrays(), images.labels.numpy(), job.class_names, file, title="Latest images")
     except OSError as error:
         log.warning("no preview: %s", error)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.algorithms.synthesis import SynthesisSettings, Synthesizer
-from fgl_app.models.devices import resolve_device
 from fgl_app.models.pipelines import Placement, load_pipeline
 
 if TYPE_CHECKING:
@@ -30,16 +29,8 @@ class GeneratorSettings:
         Steps, guidance, batch size, seed.
     negative_prompt : str
         Negative prompt of the guidance; ignored without guidance.
-    device : str, default "auto"
-        Torch device.
-    dtype : {"auto", "float32", "float16", "bfloat16"}, default "auto"
-        Precision; "auto" is float16 on CUDA, else float32.
-    offload : {"none", "model", "sequential"}, default "none"
-        Parts moved to CPU memory while they are not in use.
-    attention_slicing : bool, default False
-        Compute attention in slices: less memory, slower.
-    compiled : bool, default False
-        Compile the denoiser.
+    placement : Placement
+        Device, precision and memory options.
     lora : str, default ""
         LoRA weights; empty for none.
     scheduler : str, default "auto"
@@ -50,11 +41,7 @@ class GeneratorSettings:
     images_per_class: int
     synthesis: SynthesisSettings
     negative_prompt: str
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    offload: Literal["none", "model", "sequential"] = "none"
-    attention_slicing: bool = False
-    compiled: bool = False
+    placement: Placement
     lora: str = ""
     scheduler: str = "auto"
 
@@ -68,31 +55,26 @@ def generator_settings(config: RunConfig) -> GeneratorSettings:
             config.num_inference_steps, config.guidance_scale, config.synthesis_batch_size, config.seed
         ),
         config.negative_prompt,
-        device=config.device,
-        dtype=config.generator_dtype,
-        offload=config.generator_offload,
-        attention_slicing=config.attention_slicing,
-        compiled=config.compile_generator,
-        lora=config.generator_lora,
-        scheduler=config.generator_scheduler,
+        Placement(
+            config.device,
+            config.generator_dtype,
+            config.generator_offload,
+            config.attention_slicing,
+            config.compile_generator,
+        ),
+        config.generator_lora,
+        config.generator_scheduler,
     )
 
 
 def cpu_settings(settings: GeneratorSettings) -> GeneratorSettings:
     """Return the settings to load a generator on the CPU, for its texts and fingerprint only."""
-    return replace(settings, device="cpu", offload="none")
+    return replace(settings, placement=replace(settings.placement, device="cpu", offload="none"))
 
 
 def load_generator(settings: GeneratorSettings) -> DiffusionPipeline:
     """Load the whole text-to-image pipeline, placed for synthesis."""
-    placement = Placement(
-        resolve_device(settings.device),
-        settings.dtype,
-        settings.offload,
-        settings.attention_slicing,
-        settings.compiled,
-    )
-    return load_pipeline(settings.generator, placement, settings.lora, settings.scheduler)
+    return load_pipeline(settings.generator, settings.placement, settings.lora, settings.scheduler)
 
 
 def build_synthesizer(settings: GeneratorSettings, pipeline: DiffusionPipeline) -> Synthesizer:

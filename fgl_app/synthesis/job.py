@@ -16,13 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from fgl_app.algorithms.synthesis import (
-    PlannedImage,
-    Shard,
-    allocate_images,
-    plan_images,
-    select_shard,
-)
+from fgl_app.algorithms.synthesis import PlannedImage, Shard, allocate_images, plan_images, select_shard
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.data.shards import SHARD_SIZE
 from fgl_app.files import write_atomically

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -25,24 +25,21 @@ MAX_RETRIES = 3
 
 @dataclass(frozen=True)
 class Workers:
-    """Ray workers for synthesis and their resources.
-
-    Parameters
-    ----------
-    number : int
-        Number of workers.
-    gpus, cpus : int
-        GPUs and cores of each worker.
-    """
+    """A number of Ray workers for synthesis, and the GPUs and cores of each worker."""
 
     number: int
     gpus: int
     cpus: int
 
-    @property
-    def dtype(self) -> Literal["float16", "float32"]:
-        """Precision of ``generator-dtype=auto`` on the workers."""
-        return "float16" if self.gpus else "float32"
+    def adapt(self, job: SynthesisJob) -> SynthesisJob:
+        """Return a job with the precision and the device of the workers."""
+        placement = job.settings.placement
+        if placement.dtype == "auto":
+            placement = replace(placement, dtype="float16" if self.gpus else "float32")
+        if str(placement.device).startswith("cuda"):
+            # Only its own GPU is visible to a worker.
+            placement = replace(placement, device="auto")
+        return replace(job, settings=replace(job.settings, placement=placement))
 
 
 @contextmanager
@@ -84,21 +81,10 @@ def check_cluster(address: str) -> None:
 
 
 def allocate_workers(nodes: Sequence[Mapping[str, float]], workers: int, *, use_gpus: bool) -> Workers:
-    """Allocate the GPUs or cores of a cluster to workers: one GPU each if there are any, else equal cores.
+    """Allocate the resources of a cluster to workers: one GPU and one core each, or at least one core each.
 
-    Parameters
-    ----------
-    nodes : Sequence[Mapping[str, float]]
-        Resources of each node, as reported by Ray.
-    workers : int
-        Requested number of workers; limited to the number of GPUs.
-    use_gpus : bool
-        False to use only cores.
-
-    Returns
-    -------
-    Workers
-        Workers with one GPU and one core each, or with at least one core each.
+    ``nodes`` has the resources of each node, as reported by Ray. GPUs limit the requested number of workers;
+    without GPUs, or if ``use_gpus`` is False, the cores are shared equally.
     """
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if gpus and use_gpus:
@@ -115,18 +101,8 @@ def synthesize_on_workers(
 
     Each shard is a Ray task, which is repeated elsewhere when its worker or machine dies. On cores, worker
     processes keep their loaded pipeline for the next shard. On GPUs, each shard gets a new process, since Ray
-    does not guarantee the same GPU to the next task of a process.
-
-    Parameters
-    ----------
-    job : SynthesisJob
-        The set.
-    numbers : Sequence[int]
-        Numbers of the shards to generate.
-    workers : Workers
-        Workers of an open :func:`ray_workers` context.
-    callback : Callable[[int], None]
-        Called with the number of images after each shard.
+    does not guarantee the same GPU to the next task of a process. ``callback`` is called with the number of
+    images after each shard.
 
     Raises
     ------
@@ -135,17 +111,13 @@ def synthesize_on_workers(
     """
     import ray
 
-    settings = job.settings
-    if settings.device.startswith("cuda"):
-        # Only its own GPU is visible to a worker.
-        settings = replace(settings, device="auto")
     options = {"num_gpus": workers.gpus, "num_cpus": workers.cpus, "max_calls": 1 if workers.gpus else 0}
     task = ray.remote(max_retries=MAX_RETRIES, **options)(_synthesize_shard)
     remaining = iter(numbers)
     running: dict[Any, int] = {}
     while True:
         for number in remaining:
-            arguments = (settings, job.shard(number), job.class_names, workers.cpus)
+            arguments = (job.settings, job.shard(number), job.class_names, workers.cpus)
             running[task.remote(*arguments)] = number
             if len(running) == workers.number:
                 break

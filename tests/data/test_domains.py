@@ -7,8 +7,8 @@ import torch
 from fgl_app.algorithms.embedding import encode_texts
 from fgl_app.messages.embeddings import record_to_embeddings
 from fgl_app.models.pipelines import Placement, load_text_encoder
+from tests.app_runs import run
 from tests.image_folders import STYLES, a_folder_of_styles
-from tests.integration.test_apps import run
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def test_prompts_contain_the_domain_and_accuracy_is_reported_by_domain(styles, t
 
     summary = run(
         tmp_path,
+        nodes=3,
         generator=str(tiny_generator),
         guidance_scale=2.0,
         embedding_dtype="float32",
@@ -69,7 +70,7 @@ def test_a_centralized_run_needs_no_split(styles, tmp_path):
 
 def test_an_unreadable_image_is_listed_in_the_summary(styles, tmp_path):
     a_folder_of_styles(tmp_path / "set", broken=True)
-    summary = run(tmp_path, method="classifier", num_server_rounds=1, **styles)
+    summary = run(tmp_path, nodes=3, method="classifier", num_server_rounds=1, **styles)
     assert [text.split(":")[0] for text in summary["skipped_images"]] == [
         "train 7 seven.png",
         "test 7 seven.png",

@@ -2,12 +2,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fgl_app.models.classifiers import (
-    build_classifier,
-    check_classifier,
-    load_classifier,
-    save_classifier,
-)
+from fgl_app.models.classifiers import build_classifier, check_classifier, load_classifier, save_classifier
 
 
 @pytest.mark.parametrize("size", [8, 15, 28, 31])

@@ -12,7 +12,7 @@ from fgl_app.algorithms.synthesis import PlannedImage, Shard, SynthesisSettings,
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.models.pipelines import Placement, load_pipeline, load_text_encoder
-from tests.integration.test_apps import run
+from tests.app_runs import run
 from tests.tiny_captioners import blip, save_captioner
 from tests.tiny_pipelines import BUILDERS, save_tiny_pipeline
 

@@ -14,7 +14,7 @@ from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.models.fingerprints import encoder_fingerprint
 from fgl_app.models.lora import check_lora
 from fgl_app.models.pipelines import Placement, load_pipeline, load_text_encoder
-from tests.integration.test_apps import run
+from tests.app_runs import run
 from tests.tiny_pipelines import save_tiny_pipeline
 
 ON_CPU = Placement(torch.device("cpu"))
@@ -106,7 +106,7 @@ def test_fgl_runs_with_lora(tiny_generator, tmp_path):
     assert with_lora["status"] == "completed"
     assert not with_lora["failures"]
     # A client without the LoRA of the server has another encoder.
-    summary = run(tmp_path, "without", **values, generator_lora=lora, second={"generator-lora": ""})
+    summary = run(tmp_path, "without", nodes=3, **values, generator_lora=lora, second={"generator-lora": ""})
     (incident,) = summary["failures"]
     assert "is not the server's" in incident["reason"]
 

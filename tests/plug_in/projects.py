@@ -13,17 +13,10 @@ from fgl_app.messages.weights import arrays_to_state, state_to_arrays
 from fgl_app.models.assets import DIGIT_NAMES
 from fgl_app.models.classifiers import build_classifier
 from fgl_app.models.unets import build_unet
-from fgl_app.plug_in import (
-    correct_with,
-    register_fedddpm,
-    register_fgl,
-    sample_with,
-    train_on_synthetic,
-)
+from fgl_app.plug_in import correct_with, register_fedddpm, register_fgl, sample_with, train_on_synthetic
 from fgl_app.strategies import FedDDPMStrategy, FGLStrategy
+from tests.app_runs import TINY
 from tests.fake_grid import FakeGrid, app_node
-from tests.integration import test_fedddpm_apps
-from tests.integration.test_apps import TINY
 
 SYNTHESIS = {
     "image_size": 32,
@@ -39,6 +32,8 @@ EMBEDDINGS = TextEmbeddings(
     {"prompt_embeds": torch.ones(2, 16, 64)}, torch.tensor([0, 1]), torch.tensor([5, 5])
 )
 UNET = {"prediction_type": "v_prediction", "device": "cpu"}
+COLOURS = {}
+"""Settings of a FedDDPM run on colours, from the fixture of that name."""
 
 
 def cnn():
@@ -88,7 +83,7 @@ def small_unet():
 
 def colour_app(**changes):
     app = ClientApp()
-    values = {key.replace("_", "-"): value for key, value in test_fedddpm_apps.TINY.items()}
+    values = {key.replace("_", "-"): value for key, value in COLOURS.items()}
     config = parse_config(config_keys() | TINY | values)
     options = {
         "dataset_fn": lambda context: load_client_data(config, context.node_config["partition-id"], 3)[0],

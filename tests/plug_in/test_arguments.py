@@ -21,7 +21,6 @@ from fgl_app.plug_in import (
     synthesize_with,
     train_on_synthetic,
 )
-from tests.integration.test_fedddpm_apps import colours  # noqa: F401 - a fixture
 from tests.plug_in.projects import (
     EMBEDDINGS,
     SYNTHESIS,
@@ -37,19 +36,11 @@ from tests.plug_in.projects import (
 @pytest.mark.parametrize(
     ("data", "template", "message"),
     [
-        (
-            PromptData(torch.tensor([])),
-            "{label}",
-            "int64 tensor of shape .* got torch.float32",
-        ),
+        (PromptData(torch.tensor([])), "{label}", "int64 tensor of shape .* got torch.float32"),
         (PromptData([1, 2]), "{label}", "int64 tensor of shape .* got list"),
         (PromptData(torch.zeros(0, dtype=torch.int64)), "{label}", "dataset_fn returned no examples"),
         (PromptData(torch.tensor([1, 10])), "{label}", "must be between 0 and 9, got 1 to 10"),
-        (
-            PromptData(torch.tensor([1])),
-            "{label} {caption}",
-            "uses captions, but dataset_fn",
-        ),
+        (PromptData(torch.tensor([1])), "{label} {caption}", "uses captions, but dataset_fn"),
         (PromptData(torch.tensor([1]), domains=["a", "b"]), "{label} {domain}", "2 domains for 1 labels"),
     ],
 )
@@ -92,10 +83,7 @@ def test_examples_of_another_type_are_rejected(data, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (
-            lambda: synthesize_with("nowhere", **SYNTHESIS),
-            "generator must be 'embedded', a folder or",
-        ),
+        (lambda: synthesize_with("nowhere", **SYNTHESIS), "generator must be 'embedded', a folder or"),
         (
             lambda: synthesize_with("embedded", **SYNTHESIS | {"num_inference_steps": 0}),
             "num_inference_steps must be .* 1, got 0",

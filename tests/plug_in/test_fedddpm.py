@@ -6,15 +6,14 @@ from flwr.clientapp.mod import LocalDpMod
 
 from fgl_app.plug_in import correct_with, sample_with
 from fgl_app.strategies import CheckpointedStrategy, NoExchangeStrategy
-from tests.integration import test_fedddpm_apps
-from tests.integration.test_fedddpm_apps import colours  # noqa: F401 - a fixture
-from tests.plug_in.projects import UNET, colour_app, equal, fedddpm, small_unet, start
+from tests.app_runs import run
+from tests.plug_in.projects import COLOURS, UNET, colour_app, equal, fedddpm, small_unet, start
 
 
 def test_plugged_in_fedddpm_is_fgl_run_to_the_last_bit(tmp_path):
     """Set-up and two corrections, without rounds on private data: those belong to the project."""
     settings = {"inner_strategy": "auxiliary-only", "num_server_rounds": 3, "round_decay": False}
-    test_fedddpm_apps.run(tmp_path, method="fedddpm", **settings)
+    run(tmp_path, nodes=3, **COLOURS | settings)
     state = start(fedddpm(NoExchangeStrategy()), colour_app(), small_unet(), rounds=3)
     assert equal(state, tmp_path / "run" / "diffusion" / "unet" / "diffusion_pytorch_model.safetensors")
 

@@ -15,8 +15,8 @@ from fgl_app.models.assets import DIGIT_NAMES
 from fgl_app.plug_in import LabeledImages, PromptData, register_fgl, synthesize_with, train_on_synthetic
 from fgl_app.strategies import FGLStrategy
 from fgl_app.strategies.exchange import TooFewRepliesError
+from tests.app_runs import run
 from tests.fake_grid import FakeGrid, app_node
-from tests.integration.test_apps import run
 from tests.plug_in.projects import (
     EMBEDDINGS,
     SYNTHESIS,
@@ -31,7 +31,7 @@ from tests.plug_in.projects import (
 
 
 def test_plugged_in_fgl_is_fgl_run_to_the_last_bit(tmp_path):
-    run(tmp_path)
+    run(tmp_path, nodes=3)
     synthesize = synthesize_with("embedded", class_names=DIGIT_NAMES, folder=tmp_path / "set", **SYNTHESIS)
     checks = {"encoder": synthesize.encoder, "embedding_shapes": synthesize.embedding_shapes}
     state = start(fgl(synthesize, **checks), digits_app(), cnn())

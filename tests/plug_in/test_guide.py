@@ -40,13 +40,7 @@ def test_the_other_blocks_run(block, tmp_path, monkeypatch, tiny_generator):
     monkeypatch.chdir(tmp_path)
     names = {name: getattr(room, name) for room in (fgl_app.plug_in, fgl_app.strategies,
              flwr.serverapp.strategy, flwr.clientapp.mod) for name in room.__all__}  # fmt: skip
-    names |= {
-        "Net": cnn,
-        "make_unet": make_unet,
-        "Path": Path,
-        "partial": partial,
-        "is_plateau": is_plateau,
-    }
+    names |= {"Net": cnn, "make_unet": make_unet, "Path": Path, "partial": partial, "is_plateau": is_plateau}
     names["config"] = {"run-folder": str(tmp_path), "image-folder": str(tmp_path / "set"), "resume": True}
     names["MODEL"] = str(tiny_generator)
     names |= {"labels": torch.tensor([0, 1]), "app": ClientApp(), "my_sample": list, "local_images": None}

@@ -147,6 +147,6 @@ def test_embeddings_of_another_encoder_are_rejected(saved, tmp_path):
     loaded, names, _ = load_embeddings(saved.file)
     other = tmp_path / "other.safetensors"
     save_embeddings(loaded, names, "0123456789abcdef", other)
-    with pytest.raises(ValueError, match="are of text encoder 0123456789abcdef"):
+    with pytest.raises(ValueError, match="come from text encoder 0123456789abcdef"):
         synthesize_file(other, tmp_path / "set", saved.config())
     assert not (tmp_path / "set").exists()

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from fgl_app.synthesis import engine, job
-from tests.integration.test_apps import run
+from tests.app_runs import run
 
 
 class KilledError(BaseException):

@@ -1,1 +1,1 @@
-"""The tool that makes the embedded text-to-image model of digits."""
+"""Training of the embedded text-to-image model of digits."""

@@ -1,4 +1,4 @@
-"""Make the embedded generator: fonts, renders, autoencoder, U-Net and text encoder, model card."""
+"""Train the embedded generator: fonts, renders, autoencoder, U-Net and text encoder, model card."""
 
 import argparse
 import time
@@ -25,7 +25,7 @@ _SIZE_LIMIT = 6_000_000
 
 
 def main() -> None:
-    """Run every step and put the finished folder in place."""
+    """Run all steps and replace the folder of the model."""
     arguments, recipe = _parse()
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if arguments.device == "auto" else arguments.device

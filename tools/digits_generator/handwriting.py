@@ -1,4 +1,4 @@
-"""Digits as clouds of pen points: strokes from allographs, and the shaping that all digits undergo."""
+"""Digits as clouds of pen points: strokes from allographs, and random deformation."""
 
 import math
 
@@ -50,7 +50,7 @@ def _trace(text: str, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _smooth(noise: Tensor) -> Tensor:
-    """Let neighbouring control points move together; keeps the variance."""
+    """Correlate the noise of neighbouring control points; the variance does not change."""
     return (noise[:, :-2] + 2 * noise[:, 1:-1] + noise[:, 2:]) / math.sqrt(6)
 
 
@@ -77,7 +77,7 @@ def _resample(line: Tensor, steps: Tensor) -> Tensor:
 
 
 def shape_digits(clouds: Tensor, generator: torch.Generator, slant: float, warp: float) -> Tensor:
-    """Change each cloud's proportions, then stretch, slant, rotate and smoothly warp it.
+    """Change the proportions of each cloud, then stretch, slant, rotate and smoothly warp it.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def shape_digits(clouds: Tensor, generator: torch.Generator, slant: float, warp:
     generator : torch.Generator
         Source of every random choice.
     slant : float
-        Standard deviation of the slant in degrees; its mean is half as much to the right.
+        Standard deviation of the slant in degrees; its mean is half of that, to the right.
     warp : float
         Typical displacement of the smooth warp, as a share of the height.
     """

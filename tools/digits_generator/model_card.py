@@ -1,4 +1,4 @@
-"""Write the model card that lies beside the weights."""
+"""The model card in the folder of the weights."""
 
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -20,27 +20,27 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "freetype-py", "scikit-image
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters of ``text_encoder``, ``unet`` and ``vae``, and the bytes of the folder."""
+    """Number of parameters of ``text_encoder``, ``unet`` and ``vae``, and size of the folder in bytes."""
 
     parameters: dict[str, int]
     total_bytes: int
 
 
 def model_card(recipe: Recipe, fonts: list[Font], size: Size, quality: Quality, device: str) -> str:
-    """Fill in the model card.
+    """Return the text of the model card.
 
     Parameters
     ----------
     recipe : Recipe
-        What was run.
+        Settings of the training.
     fonts : list of Font
-        What was rendered.
+        Rendered fonts.
     size : Size
-        How large the model is.
+        Size of the model.
     quality : Quality
-        What was measured.
+        Measurements.
     device : str
-        Where it was trained and measured.
+        Device of training and measurements.
     """
     return _TEMPLATE.read_text().format(
         **size.parameters,

@@ -1,4 +1,4 @@
-"""Put the parts together and save them in the `StableDiffusionPipeline` folder format."""
+"""Assembly of the parts, saved in the folder format of `StableDiffusionPipeline`."""
 
 import shutil
 from pathlib import Path
@@ -27,13 +27,13 @@ def build_pipeline(model: TextToLatents, vae: AutoencoderKL) -> StableDiffusionP
 
 
 def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Save as safetensors in a fresh folder."""
+    """Save as safetensors in a new folder."""
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
 def put_in_place(folder: Path, out: Path) -> None:
-    """Replace `out` by a copy of `folder`; whoever opens `out` finds the old model or the new one."""
+    """Replace `out` by a copy of `folder`; at any time it contains the old model or the new one."""
     fresh, stale = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
     for leftover in (fresh, stale):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -45,5 +45,5 @@ def put_in_place(folder: Path, out: Path) -> None:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes in all files of the folder."""
+    """Return the total size of the files in a folder, in bytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

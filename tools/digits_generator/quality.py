@@ -1,4 +1,4 @@
-"""Measure a saved pipeline: accuracy on real handwriting, control by captions, speed, size."""
+"""Measurements of a saved pipeline: accuracy on real handwriting, control by captions, speed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +21,16 @@ _CAPTIONED = 1000
 
 @dataclass(frozen=True)
 class Quality:
-    """What `measure_quality` found; accuracies are shares, correlations Pearson's r.
+    """Result of `measure_quality`; accuracies are in [0, 1], correlations are Pearson's r.
 
     Attributes
     ----------
     accuracy : dict
-        Accuracy per (guidance, augmented), one value a classifier seed.
+        Accuracy per (guidance, augmented), one value per classifier seed.
     control : dict
-        The same for a classifier trained on as many renders, per augmented.
+        The same for a classifier trained on the same number of renders, per augmented.
     correlation : dict
-        Per guidance, Pearson's r of each measure between a real digit and the one made from its caption.
+        Per guidance, Pearson's r of each measure between real digits and those generated from their captions.
     images_per_second : dict
         Sampling speed per guidance.
     """
@@ -42,7 +42,7 @@ class Quality:
 
 
 def measure_quality(folder: Path, renders: Renders, seed: int, device: torch.device) -> Quality:
-    """Load the pipeline in `folder` and measure it on the development split of the real digits."""
+    """Measure the pipeline in `folder` on the development split of the real digits."""
     pipeline = load_pipeline(folder, device)
     labels = torch.arange(10).repeat(IMAGES_A_CLASS)
     prompts = [TEMPLATE.format(label=LABELS[label]) for label in labels.tolist()]

@@ -1,11 +1,11 @@
-"""The numbers that define the model."""
+"""Settings of the training."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the tool runs; the defaults made the published weights.
+    """Settings of the training; the defaults gave the published weights.
 
     Attributes
     ----------

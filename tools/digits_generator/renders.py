@@ -27,7 +27,7 @@ class Renders:
 
 
 def make_renders(fonts: list[Font], recipe: Recipe) -> Renders:
-    """Render ``recipe.renders`` digits, the same number of each, from procedural strokes and from fonts."""
+    """Render ``recipe.renders`` digits, an equal number of each, from procedural strokes and from fonts."""
     generator = torch.Generator().manual_seed(recipe.seed)
     handwritten = torch.stack([digit_skeletons(font) for font in fonts if not font.printed])
     printed = torch.stack([digit_skeletons(font) for font in fonts if font.printed])
@@ -65,7 +65,7 @@ def _digit_clouds(digit: int, glyphs: Tensor, generator: torch.Generator) -> Ten
 
 
 def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Spoil images by low resolution, noise and blur; what the words "low quality, low resolution" stand for.
+    """Degrade images by low resolution, noise or blur: the meaning of "low quality, low resolution".
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Sample digits from a saved pipeline, the way a server would."""
+"""Sampling of digits from a saved pipeline."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _BATCH = 250
 
 
 def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline:
-    """Load the folder as any user would, in float32."""
+    """Load a pipeline in float32."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -23,7 +23,7 @@ def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline
 def synthesize(
     pipeline: StableDiffusionPipeline, prompts: Sequence[str], *, guidance: float, steps: int, seed: int
 ) -> tuple[Tensor, float]:
-    """One image a prompt, and the seconds spent.
+    """Generate one image per prompt and measure the time.
 
     Returns
     -------

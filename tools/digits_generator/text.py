@@ -1,4 +1,4 @@
-"""The vocabulary, the tokenizer and the text encoder."""
+"""Vocabulary, tokenizer and text encoder."""
 
 import random
 
@@ -16,8 +16,8 @@ _SPECIAL = ("<|unk|>", "<|startoftext|>", "<|endoftext|>")
 def build_tokenizer() -> CLIPTokenizer:
     """Build a CLIP tokenizer in which every word of the prompts, and the comma, is one token.
 
-    A word's merges come after those that earlier words need, so no word breaks another one up. Whatever else
-    is written falls apart into pieces of these words or into the unknown token.
+    The merges of a word come after those of earlier words, so no word splits another one. Other words are
+    split into pieces of these words or mapped to the unknown token.
     """
     phrases = (TEMPLATE.format(label=""), NEGATIVE_PROMPT, *LABELS, *WIDTH_WORDS, *SLANT_WORDS, *ASPECT_WORDS)
     words = sorted({word for phrase in phrases for word in phrase.replace(",", " ").split()})
@@ -75,7 +75,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def training_prompt(label: int, caption: str, rng: random.Random) -> str:
-    """Write a render's prompt: 10 % empty, 45 % the class alone, the others with the whole caption."""
+    """Return the prompt of a render: 10 % empty, 45 % only the class, the rest with the caption."""
     draw = rng.random()
     prompt = TEMPLATE.format(label=LABELS[label])
     if draw < 0.10:
@@ -84,7 +84,7 @@ def training_prompt(label: int, caption: str, rng: random.Random) -> str:
 
 
 def degraded_prompt(label: int, rng: random.Random) -> str:
-    """Write a degraded render's prompt: with the class or without it."""
+    """Return the prompt of a degraded render, with or without the class."""
     if rng.random() < 0.5:
         return NEGATIVE_PROMPT
     return f"{TEMPLATE.format(label=LABELS[label])}, {NEGATIVE_PROMPT}"

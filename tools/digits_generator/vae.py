@@ -28,7 +28,7 @@ def build_vae() -> AutoencoderKL:
 
 
 def train_vae(images: Tensor, steps: int, device: torch.device) -> AutoencoderKL:
-    """Train on `images` (uint8, (N, 1, 32, 32)); the scaling factor is the latents' inverse deviation."""
+    """Train on `images` (uint8, (N, 1, 32, 32)); the scaling factor is 1 / deviation of the latents."""
     vae = build_vae().to(device).train()
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
@@ -54,11 +54,11 @@ def train_vae(images: Tensor, steps: int, device: torch.device) -> AutoencoderKL
 
 @torch.inference_mode()
 def encode(vae: AutoencoderKL, images: Tensor, device: torch.device) -> Tensor:
-    """Mean latents of uint8 images, not scaled, float32 of shape (N, 4, 8, 8) on the CPU."""
+    """Return unscaled mean latents of uint8 images, float32 of shape (N, 4, 8, 8) on the CPU."""
     parts = [vae.encode(to_model(part).to(device)).latent_dist.mean.cpu() for part in images.split(250)]
     return torch.cat(parts)
 
 
 def to_model(images: Tensor) -> Tensor:
-    """Bytes in [0, 255] to the [-1, 1] of the model."""
+    """Return uint8 images as model input in [-1, 1]."""
     return images.float() / 127.5 - 1

@@ -1,8 +1,8 @@
-"""Every command of the documentation is run: here, or by the test that a table names.
+"""Every command of the documentation is valid, and a test runs every kind of command.
 
-`fgl` runs in this process at tiny size, with the data and models that a command names made beside it. What
-needs real processes, an installation or another machine is in ``RUN_ELSEWHERE``, and its options are
-parsed here where somebody's parser can be asked.
+Commands of `fgl` run in this process at tiny size, on data and models that the test makes. A command that
+needs real processes, an installation or another machine is in ``RUN_ELSEWHERE`` with the test that runs it;
+its options are parsed here when its program has a parser.
 """
 
 import importlib
@@ -12,18 +12,14 @@ from argparse import ArgumentParser
 from contextlib import suppress
 
 import click
-import datasets
 import pytest
-import torch
 from flwr.cli.app import app as flwr_app
 from packaging.requirements import Requirement
 from typer.main import get_command
 
 from fgl_app.cli.app import app as fgl_app
-from fgl_app.config import config_keys
-from fgl_app.data import sources
-from fgl_app.data.partitions import partition
-from fgl_app.data.types import ImageDataset
+from fgl_app.config import config_keys, parse_config
+from fgl_app.data.caches import release_datasets
 from tests.doc_commands import ROOT, commands, inline_commands
 from tests.in_process import fgl
 from tests.placeholders import make_what_is_named, point_latest_at, values_of
@@ -36,11 +32,11 @@ FOLLOWED_UP = "test_up_ends_with_all_sites_online_and_the_next_command"
 DIED = "test_one_shot_fgl_whose_server_died_in_the_synthesis_ends_as_in_simulation"
 OUTLIVED = "test_a_run_outlives_its_sites_and_its_superlink"
 
-# A pattern that a command begins with, and the test that runs it; of a command of Docker's the parts.
+# Patterns of the beginning of a command, and the test that runs it; for Docker, the tests of its parts.
 RUN_ELSEWHERE = {
-    r"make run": "tests/e2e/test_fgl_run.py::test_one_command_runs_fgl_and_says_where_the_results_are",
+    r"make run": "tests/e2e/test_fgl_run.py::test_a_terminated_run_is_resumed_and_prints_its_results",
     r"flwr run \. --stream .*--run-config": "tests/e2e/test_fgl_run.py"
-    "::test_plain_flwr_run_works_with_its_own_number_of_supernodes",
+    "::test_flwr_run_uses_its_own_number_of_supernodes",
     r"flwr run \. .*num-supernodes": "tests/e2e/test_plug_in.py::test_fgl_in_somebody_elses_project",
     r"flwr run \. federation .*resume=true": f"{DEPLOYMENT}::{DIED}",
     r"flwr run \. federation": f"{DEPLOYMENT}::{OUTLIVED}",
@@ -60,24 +56,43 @@ RUN_ELSEWHERE = {
     "::test_the_site_of_its_own_takes_everything_from_its_environment",
     r"ssh -N ": f"{DOCKER}::test_only_the_door_for_sites_is_open_to_the_network",
 }
-# Come last and win.
+# These values come last, so they win.
 TINY_SET = ["images-per-class=2", "num-inference-steps=1", "synthesis-workers=1", "device=cpu"]
 TINY = [
     *["synthetic-epochs=1", "local-epochs=1", "server-epochs=1", "batch-size=100", "image-size=32"],
     *["local-pretrain-epochs=1", "local-pretrain-min-steps=1", "auxiliary-size=30", "sampling-steps=1"],
-    *["metric-samples=40", "evaluate-every=100"],
+    *["metric-samples=40", "evaluate-every=100", "num-clients=2"],
     *TINY_SET,
 ]
-DIGITS_KEPT = 10
-"""Every tenth of the built-in digits is there."""
 NEED_MORE = {"benchmarks.public_renders": "freetype"}
-"""Modules that need packages of the extra `tools`, and one of these packages."""
+"""Modules that need a package of the extra `tools`."""
 COMMANDS = commands()
-OURS = [command for command in COMMANDS if command.program == "fgl"]
 
 
 def runner_of(text):
     return next((test for pattern, test in RUN_ELSEWHERE.items() if re.match(pattern, text)), None)
+
+
+def config_of(words):
+    """Return the validated config of a command."""
+    return parse_config(values_of(words))
+
+
+def kind_of(words):
+    """Return what decides the code that a command runs: not the number of words, and no other value."""
+    kind = (words[0], *sorted({word for word in words if word.startswith("--")}))
+    if words[0] not in ("run", "check", "synthesize"):
+        return kind
+    config = config_of(words)
+    return (*kind, config.method, config.dataset, config.generator)
+
+
+def one_of_each_kind():
+    """Return the longest command of each kind."""
+    ours = [command for command in COMMANDS if command.program == "fgl" and not runner_of(command.text)]
+    return list(
+        {kind_of(each.words[1:]): each for each in sorted(ours, key=lambda each: each.words)}.values()
+    )
 
 
 def tiny(words):
@@ -88,33 +103,20 @@ def tiny(words):
         return TINY_SET
     values = values_of(words)
     rounds = ["num-server-rounds=2"] if values.keys() & {"num-server-rounds", "method"} else []
-    # A preset's, not one that the command itself asks for.
+    # The classifier of a preset is replaced, not the one of the command itself.
     small = [] if any(word.startswith("classifier=") for word in words) else ["classifier=cnn"]
-    return [*TINY, *rounds, *small]
+    clients = {"num-clients=2"} if "--clients" in words else set()
+    return [*(value for value in TINY if value not in clients), *rounds, *small]
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    """A directory with two runs."""
+def workplace(tmp_path_factory, few_digits):
+    """Change into a directory with a run."""
     folder = tmp_path_factory.mktemp("docs")
-    digits = sources._digits()
-    some = [split.select(torch.arange(0, len(split), DIGITS_KEPT)) for split in (digits.train, digits.test)]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sources, "_digits", lambda: ImageDataset(*some, digits.class_names))
-        # Not in the folder itself: what is cached there would be taken for the set's.
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        forget()
-        for name in ("FIRST", "SECOND"):
-            run_here("run", *TINY, f"run-name={name}")
+        run_here("run", *TINY, "run-name=FIRST")
         yield folder
-    forget()
-
-
-def forget():
-    """Forget which data were loaded, and how they were split."""
-    sources.load_dataset.cache_clear()
-    partition.cache_clear()
 
 
 def run_here(*words, dies_after=None):
@@ -123,13 +125,13 @@ def run_here(*words, dies_after=None):
 
 
 def prepare(words, generator):
-    """Make what a command needs to be there: data, models, the newest run."""
-    forget()
+    """Make what a command needs: data, models, the newest run."""
     if "--resume" in words:
-        # Five uploads, five replies of the first round; the second finds the server dead.
-        run_here("run", *TINY, "num-server-rounds=3", dies_after=10)
+        # Two uploads and two replies of the first round; the server dies in the second.
+        run_here("run", *TINY, "num-server-rounds=3", dies_after=4)
         return
     make_what_is_named(words, generator)
+    release_datasets()
     if words[0] == "synthesize" and "generator" in (values := values_of(words)):
         run_here("run", *TINY, f"generator={values['generator']}")
         return
@@ -138,19 +140,18 @@ def prepare(words, generator):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
-@pytest.mark.parametrize(
-    "command", [each for each in OURS if not runner_of(each.text)], ids=lambda command: command.text
-)
-def test_a_command_of_fgl_does_what_it_says(command, tiny_generator):
+@pytest.mark.parametrize("command", one_of_each_kind(), ids=lambda command: command.text)
+def test_each_kind_of_fgl_command_runs(command, tiny_generator):
     words = command.words[1:]
     prepare(words, tiny_generator)
     run_here(*words, *tiny(words))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.text)
-def test_every_other_command_is_run_by_a_test_or_parsed(command):
+def test_every_command_is_valid(command):
     if command.program == "fgl":
         check_fgl(command.words[1:])
+        config_of(command.words[1:])
         return
     test = runner_of(command.text)
     check = CHECKS.get(command.program)
@@ -163,33 +164,33 @@ def test_every_other_command_is_run_by_a_test_or_parsed(command):
 
 
 @pytest.mark.parametrize("name", sorted(set(RUN_ELSEWHERE.values())))
-def test_the_tests_that_are_named_exist(name):
+def test_the_tests_in_the_table_exist(name):
     file, _, function = name.partition("::")
     assert f"\ndef {function}(" in (ROOT / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("pattern", RUN_ELSEWHERE)
-def test_no_line_of_the_table_is_left_over(pattern):
+def test_every_line_of_the_table_has_a_command(pattern):
     assert any(re.match(pattern, command.text) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("text", inline_commands())
-def test_a_command_in_the_text_is_one_of_fgls(text):
+def test_every_command_in_the_text_is_valid(text):
     for each in re.sub(r" \.\.\.$", "", text).split(" | "):
         words = each.split()
         check_fgl(words[1 if words[0] == "fgl" else 0 :])
 
 
-# --- asking parsers
+# --- parsers
 
 
 def parse(app, words):
-    """Have a command line of typer read a command and its options."""
+    """Parse a command and its options with a command line of typer."""
     command = root = get_command(app)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         assert words[0] in command.commands, f"there is no command '{words[0]}'"
         command, words = command.commands[words[0]], words[1:]
-    # The text may name a command without its operands.
+    # The text can name a command without its operands.
     with suppress(click.exceptions.Exit, click.MissingParameter, click.exceptions.NoArgsIsHelpError):
         command.make_context("it", list(words), **root.context_settings).close()
 
@@ -210,7 +211,7 @@ def check_make(words):
 
 
 def check_python(words):
-    """Have a module's own parser read its options."""
+    """Parse the options of a module with its own parser."""
     assert words[0] == "-m"
     if words[1] in NEED_MORE:
         pytest.importorskip(NEED_MORE[words[1]])
@@ -232,7 +233,7 @@ def check_python(words):
 
 
 def check_pip(words):
-    """Look whether there are the extras that are asked for."""
+    """Verify that the extras exist."""
     assert words[0] == "install"
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for word in words[1:]:

@@ -69,6 +69,13 @@ def test_every_key_has_a_description():
         ({"prompt-template": "{label.x}{label}"}, "prompt-template must contain {label}"),
         ({"prompt-template": "{label:>99999999}"}, "prompt-template must contain {label}"),
         ({"run-name": "latest"}, "run-name must not be 'latest'"),
+        ({"dataset": "none"}, "dataset 'none' needs partitioning 'sites'"),
+        ({"dataset": "none", "partitioning": "sites"}, "needs class-subset, the names of all classes"),
+        ({"dataset": "none", "partitioning": "sites", "method": "fedddpm"}, "needs method 'fgl'"),
+        (
+            {"partitioning": "sites", "method": "classifier", "inner-strategy": "centralized"},
+            "inner-strategy 'centralized' cannot have partitioning 'sites'",
+        ),
     ],
 )
 def test_an_invalid_value_is_reported_with_its_rule(values, sentence):
