@@ -27,7 +27,7 @@ def cap_weights(weights: Sequence[float], ratio: float) -> list[float]:
     return [weight if weight <= most else type(weight)(most) for weight in weights]
 
 
-def find_outliers(values: Sequence[float], ratio: float) -> list[int]:
+def find_outliers(values: Sequence[float], ratio: float, *, floor: float = 0.0) -> list[int]:
     """Return the positions of values that exceed a multiple of the median.
 
     Parameters
@@ -36,6 +36,8 @@ def find_outliers(values: Sequence[float], ratio: float) -> list[int]:
         Non-negative, such as the norm of each site's update.
     ratio : float
         Largest value as a multiple of the lower median; 0 finds none.
+    floor : float, default 0.0
+        Smallest value that the median counts as: losses of sites with one class are near zero.
 
     Returns
     -------
@@ -44,6 +46,6 @@ def find_outliers(values: Sequence[float], ratio: float) -> list[int]:
     """
     if not ratio or len(values) < 3:
         return []
-    most = ratio * median_low(values)
+    most = ratio * max(median_low(values), floor)
     # A median of zero: most sites did not change the model, and any change would be an outlier.
     return [i for i, value in enumerate(values) if not value <= most] if most else []

@@ -45,8 +45,9 @@ class CheckedStrategy(WrapperStrategy):
         Seconds to wait for these nodes, and lifetime of a request: a node that was away does not work through
         the requests of earlier rounds.
     max_update_ratio : float, default 100.0
-        A reply is left out when the norm of its update, or its "train-loss", is larger than this multiple of
-        the median reply's; 0 accepts any. It needs three replies.
+        A reply is left out when the norm of its update is larger than this multiple of the median reply's, or
+        its "train-loss" than this multiple of the median loss (at least 1); 0 accepts any. With fewer than
+        three replies there is no limit.
     max_weight_ratio : float, default 10.0
         A reply's "num-examples" counts at most this multiple of the median reply's; 0 sets no limit.
     metric_ranges : Mapping[str, tuple[float, float]] or None, default None
@@ -171,18 +172,16 @@ class CheckedStrategy(WrapperStrategy):
 
     def _without_outliers(self, phase: str, replies: list[Message]) -> list[Message]:
         """Return the replies without those whose update or loss is far larger than the others'."""
-        measures = {
-            "the norm of its update": [self._update_norm(reply.content) for reply in replies],
-            f"its '{TRAIN_LOSS}'": [abs(_metric(reply.content, TRAIN_LOSS)) for reply in replies],
+        norms = [self._update_norm(reply.content) for reply in replies]
+        losses = [abs(_metric(reply.content, TRAIN_LOSS)) for reply in replies]
+        ratio = self.max_update_ratio
+        outliers = {
+            i: f"the norm of its update is {norms[i] / median_low(norms):.3g} times the median, at most "
+            f"{ratio:g} are allowed"
+            for i in find_outliers(norms, ratio)
         }
-        outliers: dict[int, str] = {}
-        for name, values in measures.items():
-            for i in find_outliers(values, self.max_update_ratio):
-                times = values[i] / median_low(values)
-                reason = (
-                    f"{name} is {times:.3g} times the median, at most {self.max_update_ratio:g} are allowed"
-                )
-                outliers.setdefault(i, reason)
+        for i in find_outliers(losses, ratio, floor=1.0):
+            outliers.setdefault(i, f"its '{TRAIN_LOSS}' of {losses[i]:.3g} is far above the others'")
         for i, reason in outliers.items():
             node, site = str(replies[i].metadata.src_node_id), site_name(replies[i])
             self.rejected.append(ClientFailure(node, phase, reason, site))

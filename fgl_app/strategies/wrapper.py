@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fgl_app.progress import log
 from fgl_app.strategies.exchange import ClientFailure
 from fgl_app.strategies.state import load_strategy_state, strategy_state
 
