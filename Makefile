@@ -54,8 +54,7 @@ $(OLD_VENV)/.installed: $(INSTALLED)
 	touch $@
 
 test-flower: $(OLD_VENV)/.installed  ## the strategies and a run with the oldest Flower that pyproject.toml allows
-	$(OLD_VENV)/bin/python -m pytest tests/integration/test_contract.py tests/integration/test_flower_strategies.py \
-		tests/integration/test_strategies.py tests/integration/test_fedddpm_strategy.py
+	$(OLD_VENV)/bin/python -m pytest tests/strategies tests/messages
 	$(OLD_VENV)/bin/fgl run images-per-class=20 synthetic-epochs=1 num-inference-steps=2 output-dir=$(OLD_VENV)/outputs
 
 test-deployment: $(INSTALLED)  ## the tests of a federation of real processes, on the loopback interface

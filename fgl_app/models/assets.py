@@ -25,7 +25,10 @@ def asset(name: str, marker: str) -> Path:
     try:
         installed = distribution("fgl-app")
     except PackageNotFoundError:
-        raise FileNotFoundError("fgl-app is not installed here: run `pip install fgl-app[app]`") from None
+        raise FileNotFoundError(
+            "fgl-app is not installed in this environment; install its wheel or checkout with pip, "
+            "since the embedded models are found through the installation"
+        ) from None
     origin = json.loads(installed.read_text("direct_url.json") or "{}")
     if origin.get("dir_info", {}).get("editable"):
         root = Path(unquote(urlparse(origin["url"]).path))
