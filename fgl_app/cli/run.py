@@ -114,7 +114,7 @@ def run(
             raise ConfigError(
                 "partitioning 'sites' needs --federation DIR: simulated clients have no data of their own"
             )
-        preflight.check(config, config.num_clients)
+        preflight.check(config)
     mode = Mode.RAW if stream else Mode.QUIET if quiet else Mode.READABLE
     target = RunTarget(gpus_per_client, federation.home if federation else None)
     raise typer.Exit(execute(config, target, mode, stage_app))
@@ -215,20 +215,7 @@ def _print_resume_hint(config: RunConfig, folder: Path) -> None:
 
 
 def failure_reason(outcome: RunOutcome, summary: Mapping[str, Any]) -> str:
-    """Return why a run failed: the app's reason if there is one, else Flower's.
-
-    Parameters
-    ----------
-    outcome : RunOutcome
-        How the run ended according to Flower.
-    summary : Mapping[str, Any]
-        The content of ``summary.json``; empty if there is none.
-
-    Returns
-    -------
-    str
-        Empty if the run completed according to both.
-    """
+    """Return why a run failed, by ``summary.json`` or else Flower; empty if it completed by both."""
     if outcome.completed and summary.get("status") == "completed":
         return ""
     if summary.get("error"):

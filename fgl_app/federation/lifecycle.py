@@ -8,14 +8,7 @@ from typing import Any
 
 from fgl_app.federation.preparation import write_connection
 from fgl_app.federation.process import start_process, tls_options
-from fgl_app.federation.state import (
-    FEDERATION_VARIABLE,
-    ONLINE,
-    SUPEREXEC,
-    SUPERLINK,
-    Federation,
-    Site,
-)
+from fgl_app.federation.state import FEDERATION_VARIABLE, ONLINE, SUPEREXEC, SUPERLINK, Federation, Site
 from fgl_app.federation.supernodes import JOIN_SECONDS, start_supernodes
 from fgl_app.launch.flower import CONNECTION, LaunchError, flwr, free_ports, is_free, wait_until_healthy
 from fgl_app.launch.process_group import process_group, terminate_process_group
@@ -59,18 +52,7 @@ def start_federation(federation: Federation, notify: Notify) -> Federation:
 
 
 def stop_federation(federation: Federation) -> Federation:
-    """Stop all processes of a federation and no others.
-
-    Parameters
-    ----------
-    federation : Federation
-        The federation, running or not.
-
-    Returns
-    -------
-    Federation
-        The federation in ``federation.json``, without processes.
-    """
+    """Stop all processes of a federation and no others, and return the federation without processes."""
     nodes = [process for site in federation.sites if (process := federation.running(site.name))]
     others = [[process] for name in (SUPEREXEC, SUPERLINK) if (process := federation.running(name))]
     stages = (nodes, *others, process_group(FEDERATION_VARIABLE, federation.id))

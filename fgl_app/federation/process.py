@@ -48,24 +48,7 @@ class StartedProcess(NamedTuple):
 def start_process(
     federation: Federation, name: str, environment: FlowerEnvironment, command: str, *arguments: str
 ) -> tuple[Federation, StartedProcess]:
-    """Start one of Flower's commands and record it in ``federation.json``.
-
-    Parameters
-    ----------
-    federation : Federation
-        The federation.
-    name : str
-        Name of the process.
-    environment : FlowerEnvironment
-        Return value of :meth:`Federation.environment`.
-    command, *arguments : str
-        The command line.
-
-    Returns
-    -------
-    tuple[Federation, StartedProcess]
-        The federation with the new process, and the process.
-    """
+    """Start one of Flower's commands under a name, record it in ``federation.json``, and return both."""
     log = federation.log(name)
     with log.open("ab") as file:
         offset = file.tell()

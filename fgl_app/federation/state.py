@@ -202,17 +202,7 @@ def is_federation(folder: Path) -> bool:
 
 
 def read_federation(folder: Path) -> Federation:
-    """Read the federation in a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder of ``fgl federation up``.
-
-    Returns
-    -------
-    Federation
-        The content of the file; its processes need not run.
+    """Read the federation in a folder; its processes need not run.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from fgl_app.config import BUILTIN_NAMES, ConfigError, RunConfig, config_keys, p
 from fgl_app.results.run_directory import check_not_running, check_same_config, read_run_config
 
 DEFAULT_CLIENTS = 5
+_PATH_KEYS = ("dataset", "generator", "generator-lora", "classifier", "feature-extractor", "captioner")
 
 
 def resolve_config(
@@ -61,22 +62,17 @@ def resolve_config(
     name = config.run_name or _unused_name(
         output_dir, f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{config.run_label}"
     )
-    paths = {
+    values = config.to_run_config()
+    paths = {key: absolute_path(base_dir, str(values[key])) for key in _PATH_KEYS} | {
         "output-dir": str(output_dir),
         "run-name": name,
-        "dataset": absolute_path(base_dir, config.dataset),
-        "generator": absolute_path(base_dir, config.generator),
-        "generator-lora": absolute_path(base_dir, config.generator_lora),
-        "classifier": absolute_path(base_dir, config.classifier),
-        "feature-extractor": absolute_path(base_dir, config.feature_extractor),
-        "captioner": absolute_path(base_dir, config.captioner),
         "vocabulary": _vocabulary_path(base_dir, config.vocabulary),
         # Simulated clients write only to the run's folder.
         "client-state-dir": str(base_dir / Path(config.client_state_dir).expanduser())
         if config.client_state_dir
         else ("" if config.resume else str(output_dir / name / "clients")),
     }
-    return parse_config(config.to_run_config() | paths)
+    return parse_config(values | paths)
 
 
 def load_resume_config(run: Path) -> dict[str, Any]:

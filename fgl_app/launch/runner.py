@@ -109,25 +109,8 @@ def run_on(
 ) -> RunOutcome:
     """Run a Flower app on a running SuperLink and wait for its end.
 
-    The SuperLink may be unreachable for up to :data:`OUTAGE_SECONDS` during the run.
-
-    Parameters
-    ----------
-    home : Path
-        FLWR_HOME with the connection "fgl" to the SuperLink.
-    stage : Callable[[Path], Path]
-        As for :func:`simulate`.
-    run_config : Mapping[str, Scalar]
-        Values that override the app's defaults.
-    logs : Path
-        Existing folder for ``flower.log``, the full log of the run.
-    show : Callable[[str], None]
-        Receives each line of the run's log.
-
-    Returns
-    -------
-    RunOutcome
-        Also for a run that failed.
+    ``home`` is an FLWR_HOME with the connection "fgl" to the SuperLink, which may be unreachable for up to
+    :data:`OUTAGE_SECONDS` during the run. The other parameters and the result are those of :func:`simulate`.
 
     Raises
     ------
