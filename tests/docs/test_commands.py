@@ -37,7 +37,7 @@ RUN_ELSEWHERE = {
     r"make run": "tests/e2e/test_fgl_run.py::test_a_terminated_run_is_resumed_and_prints_its_results",
     r"flwr run \. --stream .*--run-config": "tests/e2e/test_fgl_run.py"
     "::test_flwr_run_uses_its_own_number_of_supernodes",
-    r"flwr run \. .*num-supernodes": "tests/e2e/test_plug_in.py::test_fgl_in_somebody_elses_project",
+    r"flwr run \. .*num-supernodes": "tests/e2e/test_plug_in.py::test_the_fgl_example_learns",
     r"flwr run \. federation .*resume=true": f"{DEPLOYMENT}::{DIED}",
     r"flwr run \. federation": f"{DEPLOYMENT}::{OUTLIVED}",
     r"flwr supernode register": f"{FEDERATION}::{FOLLOWED_UP}",
