@@ -172,7 +172,9 @@ def _check_output(output_dir: Path, run_name: str, *, is_new: bool) -> None:
         with tempfile.TemporaryFile(dir=output_dir):
             pass
     except OSError as error:
-        rule = f"config key 'output-dir' must be a writable folder, got '{output_dir}'"
-        raise ConfigError(f"{rule} ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise ConfigError(
+            f"config key 'output-dir' must be a writable folder, got '{output_dir}' ({reason})"
+        ) from error
     if is_new and (output_dir / run_name).exists():
         raise ConfigError(f"config key 'run-name' must be new in {output_dir}, got '{run_name}'")
