@@ -175,7 +175,5 @@ def clock(seconds: float) -> str:
 def _seconds(clock: str | None) -> int | None:
     if clock is None:
         return None
-    seconds = 0
-    for part in clock.split(":"):
-        seconds = 60 * seconds + int(part)
-    return seconds
+    hours, minutes, seconds = [0, 0, *map(int, clock.split(":"))][-3:]
+    return 3600 * hours + 60 * minutes + seconds

@@ -35,7 +35,7 @@ def check(
 
     with exit_on_config_error():
         config = resolve_options(presets, config_file, overrides, clients)
-    passed = print_checks(input_checks(config, config.num_clients) | machine_checks(Path(config.output_dir)))
+    passed = print_checks(input_checks(config) | machine_checks(Path(config.output_dir)))
     raise typer.Exit(0 if passed else BAD_INPUT)
 
 

@@ -114,7 +114,7 @@ def run(
             raise ConfigError(
                 "partitioning 'sites' needs --federation DIR: simulated clients have no data of their own"
             )
-        preflight.check(config, config.num_clients)
+        preflight.check(config)
     mode = Mode.RAW if stream else Mode.QUIET if quiet else Mode.READABLE
     target = RunTarget(gpus_per_client, federation.home if federation else None)
     raise typer.Exit(execute(config, target, mode, stage_app))

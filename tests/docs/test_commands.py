@@ -23,11 +23,11 @@ from fgl_app.data.caches import release_datasets
 from tests.doc_commands import ROOT, commands, inline_commands
 from tests.in_process import fgl
 from tests.placeholders import make_what_is_named, point_latest_at, values_of
-from tests.unit.test_docker import PARSERS
+from tests.project.test_docker import PARSERS
 
 FEDERATION = "tests/deployment/test_federation.py"
 DEPLOYMENT = "tests/deployment/test_runs.py"
-DOCKER = "tests/unit/test_docker.py"
+DOCKER = "tests/project/test_docker.py"
 FOLLOWED_UP = "test_up_ends_with_all_sites_online_and_the_next_command"
 DIED = "test_one_shot_fgl_whose_server_died_in_the_synthesis_ends_as_in_simulation"
 OUTLIVED = "test_a_run_outlives_its_sites_and_its_superlink"
@@ -37,7 +37,7 @@ RUN_ELSEWHERE = {
     r"make run": "tests/e2e/test_fgl_run.py::test_a_terminated_run_is_resumed_and_prints_its_results",
     r"flwr run \. --stream .*--run-config": "tests/e2e/test_fgl_run.py"
     "::test_flwr_run_uses_its_own_number_of_supernodes",
-    r"flwr run \. .*num-supernodes": "tests/e2e/test_plug_in.py::test_fgl_in_somebody_elses_project",
+    r"flwr run \. .*num-supernodes": "tests/e2e/test_plug_in.py::test_the_fgl_example_learns",
     r"flwr run \. federation .*resume=true": f"{DEPLOYMENT}::{DIED}",
     r"flwr run \. federation": f"{DEPLOYMENT}::{OUTLIVED}",
     r"flwr supernode register": f"{FEDERATION}::{FOLLOWED_UP}",

@@ -18,10 +18,10 @@ SCRIPT = "#!{python}\nimport sys\nfrom {module} import {name}\nsys.exit({name}()
 
 @pytest.fixture(scope="module")
 def wheel_python(tmp_path_factory):
-    """Python of an environment with the wheel; what it depends on is that of the tests' environment."""
+    """Return the Python of an environment with the wheel and the dependencies of this environment."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    # With the tests' own build tools: others would be fetched.
+    # Use the installed build tools and fetch no others.
     options = ["--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "wheel", *options, "-w", folder, ROOT], check=True)
     venv.create(folder / "venv", symlinks=True)
@@ -30,7 +30,7 @@ def wheel_python(tmp_path_factory):
     (wheel,) = folder.glob("fgl_app-*.whl")
     subprocess.run([*pip, "--python", python, "install", "--quiet", "--no-deps", wheel], check=True)
     (own,) = (folder / "venv").glob("lib/python*/site-packages")
-    # It comes last, and .pth files there, such as an editable install's, are not read.
+    # It comes last, and .pth files in it, such as that of an editable install, are not read.
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     for entry in distribution("flwr").entry_points:
         if entry.group == "console_scripts":
@@ -105,17 +105,17 @@ def test_the_app_of_the_hub_runs_on_the_wheel(flwr_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_fgl_in_somebody_elses_project(run_example):
+def test_the_fgl_example_learns(run_example):
     result = run_example("plug_in_fgl", 5, num_server_rounds=2, images_per_class=100)
-    # Untrained; on synthetic digits alone; after a round on private ones, a kind or two for each client.
+    # Untrained; after the synthetic digits; after a round on private digits (one or two classes per client).
     assert result["0"]["accuracy"] < 0.3
     assert result["1"]["accuracy"] > 0.7
     assert result["2"]["accuracy"] > 0.7
 
 
 @pytest.mark.slow
-def test_fedddpm_in_somebody_elses_project(run_example):
-    result = run_example("plug_in_fedddpm", 2, num_server_rounds=2, auxiliary_size=100)
+def test_the_fedddpm_example_learns(run_example):
+    result = run_example("plug_in_fedddpm", 2, num_server_rounds=2, auxiliary_size=40)
     assert result["1"] == result["0"]
     # Noise has a mean square of 1.
     assert result["2"]["loss"] < 0.5 < result["1"]["loss"]
