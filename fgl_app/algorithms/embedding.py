@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fgl_app.algorithms.apportion import apportion
 from fgl_app.algorithms.prompts import Prompt
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.progress import log
@@ -95,6 +97,13 @@ def embed_prompts(
         torch.tensor([prompt.label for prompt in prompts]),
         torch.tensor([prompt.count for prompt in prompts]),
     )
+
+
+def limit_counts(embeddings: TextEmbeddings, total: int) -> TextEmbeddings:
+    """Return the embeddings with counts scaled to add up to ``total``; prompts that get none are dropped."""
+    counts = torch.tensor(apportion(embeddings.counts.tolist(), total))
+    rows = counts.nonzero().squeeze(1).tolist()
+    return replace(embeddings.select(rows), counts=counts[rows])
 
 
 def merge_embeddings(uploads: Sequence[TextEmbeddings]) -> TextEmbeddings:

@@ -244,6 +244,13 @@ class RunConfig(BaseModel):
     resume: bool = Field(False, description="resume the interrupted run `run-name`; see `fgl run -h`")
 
     @model_validator(mode="after")
+    def _check_ratios(self) -> Self:
+        for key in ("max_weight_ratio", "max_update_ratio"):
+            if 0 < getattr(self, key) < 1:
+                raise ValueError(f"{_kebab(key)} must be 0 or at least 1, got {getattr(self, key)}")
+        return self
+
+    @model_validator(mode="after")
     def _check_together(self) -> Self:
         inner = self.inner_strategy
         if inner in BASELINES and inner not in self.spec.baselines:
