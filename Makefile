@@ -37,7 +37,7 @@ format: $(INSTALLED)  ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 
 # Material says at each build that MkDocs 2 will be another program.
-docs: $(INSTALLED)  ## write docs/configuration.md anew and build the site, site/index.html
+docs: $(INSTALLED)  ## write docs/configuration.md and build the site, site/index.html
 	$(BIN)/fgl config --markdown > docs/configuration.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
