@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fgl_app.models.image_pipeline import ClassConditionalPipeline
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sysconfig.get_path("scripts"))
 
@@ -57,7 +59,7 @@ def test_a_terminated_run_is_resumed_and_prints_its_results(tmp_path):
 
 @pytest.mark.slow
 def test_flwr_run_uses_its_own_number_of_supernodes(flower_home, tmp_path):
-    """With FedDDPM, so that its messages pass through Flower too."""
+    """With FedDDPM, so that its messages pass through Flower too, and its model to another process."""
     values = ["method='fedddpm'", "partitioning='iid'", "num-server-rounds=2", "local-epochs=1"]
     values += ["batch-size=500", "local-pretrain-epochs=1", "local-pretrain-min-steps=2", "auxiliary-size=30"]
     values += ["server-epochs=1", "sampling-steps=2", "metric-samples=40", "synthetic-epochs=1"]
@@ -69,3 +71,6 @@ def test_flwr_run_uses_its_own_number_of_supernodes(flower_home, tmp_path):
     assert (summary["status"], summary["num_clients"]) == ("completed", 3)
     assert summary["auxiliary_images"] == {"00000": 10, "00001": 10, "00002": 10}
     assert summary["corrections"] == 1
+    pipeline = ClassConditionalPipeline.from_pretrained(tmp_path / "plain" / "diffusion")
+    images = pipeline([1, 2, 3], num_inference_steps=2).images
+    assert [image.size for image in images] == [(32, 32)] * 3
