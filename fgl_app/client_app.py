@@ -29,6 +29,7 @@ from fgl_app.messages.keys import ARRAYS, CONFIG, CONTROL, LABEL_COUNTS, NUM_EXA
 from fgl_app.messages.replies import evaluated_content, trained_content
 from fgl_app.messages.requests import Request, decode_request
 from fgl_app.messages.weights import arrays_to_state, state_to_arrays
+from fgl_app.progress import log_to_stdout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,6 +125,8 @@ def train(message: Message, context: Context) -> Message:
     client = _Client.of(message, context)
     config, site, data, request = client.config, client.site, client.data, client.request
     records = message.content.array_records
+    if request.epochs is None or not request.server_round:
+        raise ValueError("a training request needs 'epochs' and 'server-round' in its config")
     task = client.task
     model = task.model_with(arrays_to_state(records[ARRAYS]))
     control = None
@@ -203,6 +206,7 @@ class _Client:
         from fgl_app.data.partitions import load_client_data
         from fgl_app.data.sites import load_site_data
 
+        log_to_stdout()
         request = decode_request(message.content.config_records[CONFIG])
         own_code = code_version()
         if request.code != own_code:

@@ -9,17 +9,7 @@ from pathlib import Path
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader finds either the old or the new content, even after a crash.
 
-    Parameters
-    ----------
-    path : Path
-        File to write or replace.
-    content : str or bytes
-        The whole content; text is encoded as UTF-8.
-
-    Raises
-    ------
-    OSError
-        When the file cannot be written; an existing file is then unchanged.
+    Text is encoded as UTF-8. If the file cannot be written, an existing file stays unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

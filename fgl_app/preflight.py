@@ -13,55 +13,29 @@ from fgl_app.results.trackers import check_trackers
 Check = Callable[[], str]
 
 
-def check(config: RunConfig, num_clients: int) -> None:
-    """Check what the config's own rules cannot, before Flower starts, and release the dataset.
+def check(config: RunConfig) -> None:
+    """Check the output directory and the inputs before Flower starts, and release the dataset.
 
-    Parameters
-    ----------
-    config : RunConfig
-        The config with the run's name and an absolute output directory.
-    num_clients : int
-        Number of simulated clients.
-
-    Raises
-    ------
-    ConfigError
-        Names the key, the rule and the value.
+    The config has the run's name and an absolute output directory. Raises ConfigError.
     """
     _check_output(Path(config.output_dir), config.run_name, is_new=not config.resume)
-    check_inputs(config, num_clients)
+    check_inputs(config)
     from fgl_app.data.caches import release_datasets
 
     # The ServerApp loads the dataset in its own process, and this process lives as long as the run.
     release_datasets()
 
 
-def check_inputs(config: RunConfig, num_clients: int) -> None:
+def check_inputs(config: RunConfig) -> None:
     """Check that the dataset can be loaded and split and that the models exist.
 
-    Parameters
-    ----------
-    config : RunConfig
-        The validated config.
-    num_clients : int
-        Number of clients over which the dataset is split; 0 if not known yet.
-
-    Raises
-    ------
-    ConfigError
-        Names the key, the rule and the value.
+    Raises ConfigError with the key, the rule and the value.
     """
-    _run_checks(input_checks(config, num_clients).values())
+    _run_checks(input_checks(config).values())
 
 
 def check_synthesis(config: RunConfig) -> None:
-    """Check that this machine can synthesize images: device, generator, LoRA weights, Ray cluster.
-
-    Raises
-    ------
-    ConfigError
-        Names the key, the rule and the value.
-    """
+    """Check device, generator, LoRA weights and Ray cluster before a synthesis; raises ConfigError."""
     check_place = _check_cluster if config.ray_address else _check_device
     _run_checks([lambda: _check_generator(config), lambda: check_place(config)])
 
@@ -74,16 +48,8 @@ def _run_checks(checks: Iterable[Check]) -> None:
             raise ConfigError(str(error)) from error
 
 
-def input_checks(config: RunConfig, num_clients: int) -> dict[str, Check]:
-    """Return the checks of a run's inputs by name; each returns what it found or raises ValueError.
-
-    Parameters
-    ----------
-    config : RunConfig
-        The validated config.
-    num_clients : int
-        Number of clients over which the dataset is split; 0 if not known yet.
-    """
+def input_checks(config: RunConfig) -> dict[str, Check]:
+    """Return the checks of a run's inputs by name; each returns what it found or raises ValueError."""
     from huggingface_hub.utils import logging as hub_logging
 
     # The error message names what cannot be reached; warnings about retries add nothing.
@@ -91,7 +57,7 @@ def input_checks(config: RunConfig, num_clients: int) -> dict[str, Check]:
     checks: dict[str, Check] = {
         "device": lambda: _check_device(config),
         "classifier": lambda: _check_classifier(config),
-        "dataset": lambda: _check_dataset(config, num_clients),
+        "dataset": lambda: _check_dataset(config),
     }
     if config.tracker_names:
         checks["trackers"] = lambda: check_trackers(config.tracker_names)
@@ -126,7 +92,7 @@ def _check_classifier(config: RunConfig) -> str:
     return config.classifier
 
 
-def _check_dataset(config: RunConfig, num_clients: int) -> str:
+def _check_dataset(config: RunConfig) -> str:
     from fgl_app.data.partitions import partition
     from fgl_app.data.sources import config_dataset
     from fgl_app.models.generators import check_classes
@@ -145,9 +111,9 @@ def _check_dataset(config: RunConfig, num_clients: int) -> str:
         parts.append(f"domains {', '.join(data.domain_names)}")
     if data.skipped:
         parts.append(f"{len(data.skipped)} images cannot be read")
-    if num_clients and not config.clients_own_data:
-        sizes = [len(part) for part in partition(config, num_clients)]
-        parts.append(f"{num_clients} clients with {format_range(sizes)} images")
+    if config.num_clients and not config.clients_own_data:
+        sizes = [len(part) for part in partition(config, config.num_clients)]
+        parts.append(f"{config.num_clients} clients with {format_range(sizes)} images")
     return "; ".join(parts)
 
 

@@ -1,8 +1,6 @@
 """The log of a run: plain lines on stdout, which the command line reads back.
 
-Flower copies a ServerApp's stdout to the log of the run. The prefix ``fgl: `` distinguishes the app's lines
-from Flower's, and progress lines have a fixed format. Importing this module changes nothing: an entry point
-of this app calls :func:`log_to_stdout`.
+Flower copies a ServerApp's stdout to the log of the run; the prefix ``fgl: `` distinguishes the app's lines.
 """
 
 from __future__ import annotations
@@ -73,31 +71,15 @@ def redirect_log(show: Callable[[str], None]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """A parsed progress line.
+    """A parsed progress line."""
 
-    Attributes
-    ----------
-    description : str
-        The task; unique among the tasks that run at a time.
-    done, total : int
-        Number of finished items and of all items.
-    unit : str
-        Name of the items, plural.
-    rate : float
-        Items per second since the start.
-    seconds_left : int or None
-        Estimated seconds left; None on the last line.
-    seconds : int or None
-        Seconds from start to end; None before the last line.
-    """
-
-    description: str
+    description: str  # The task; unique among the tasks that run at a time.
     done: int
     total: int
-    unit: str
-    rate: float
-    seconds_left: int | None
-    seconds: int | None
+    unit: str  # Name of the items, plural.
+    rate: float  # Items per second since the start.
+    seconds_left: int | None  # Estimate; None on the last line.
+    seconds: int | None  # From start to end; None before the last line.
 
     @property
     def finished(self) -> bool:
@@ -132,9 +114,7 @@ class Progress:
 
     def _log(self, rate: float, when: str) -> None:
         speed = f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
-        log.info(
-            f"{self.description}  {self.done}/{self.total} {self.unit}  {speed} {self.unit}/s  {when}",
-        )
+        log.info(f"{self.description}  {self.done}/{self.total} {self.unit}  {speed} {self.unit}/s  {when}")
 
 
 @contextmanager
@@ -170,18 +150,7 @@ def track(total: int, description: str, unit: str) -> Iterator[Progress]:
 
 
 def parse(line: str) -> ProgressEvent | None:
-    """Parse a progress line.
-
-    Parameters
-    ----------
-    line : str
-        A line of the log.
-
-    Returns
-    -------
-    ProgressEvent or None
-        None for any other line.
-    """
+    """Parse a progress line; return None for any other line of the log."""
     match = _LINE.fullmatch(line.strip())
     if match is None:
         return None
@@ -206,7 +175,5 @@ def clock(seconds: float) -> str:
 def _seconds(clock: str | None) -> int | None:
     if clock is None:
         return None
-    seconds = 0
-    for part in clock.split(":"):
-        seconds = 60 * seconds + int(part)
-    return seconds
+    hours, minutes, seconds = [0, 0, *map(int, clock.split(":"))][-3:]
+    return 3600 * hours + 60 * minutes + seconds

@@ -23,7 +23,7 @@ def main(grid: Grid, context: Context) -> None:
     log_to_stdout()
     try:
         config = _named(parse_config(context.run_config))
-        preflight.check_inputs(config, config.num_clients)
+        preflight.check_inputs(config)
     except ConfigError as error:
         log.error("%s", error)
         raise

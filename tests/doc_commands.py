@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PATTERNS = ("README.md", "docs/**/*.md", "docker/README.md", "examples/*/README.md")
+PATTERNS = ("README.md", "docs/**/*.md", "docker/README.md", "examples/*/README.md", "hub/README.md")
 SHELLS = ("sh", "bash", "shell", "console")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(?:\.venv/bin/)?(fgl [^`]+)`")

@@ -1,4 +1,4 @@
-"""What the commands of the documentation name and a reader would have: data, models and runs, but tiny."""
+"""Tiny data, models and runs for the commands of the documentation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIDE = 16
 
 
 def make_dataset(place: Path, values: Mapping[str, Any], _generator: Path) -> None:
-    """Save a set with the columns and the classes that a config chooses: the mean grey tells the class."""
+    """Save a dataset with the columns and classes of a config; the mean grey value depends on the class."""
     chosen = [part.strip() for part in str(values.get("class-subset", "")).split(",") if part.strip()]
     if all(part.isdigit() for part in chosen):
         names = [str(number) for number in range(1 + max(map(int, chosen), default=9))]
@@ -36,10 +36,10 @@ def make_dataset(place: Path, values: Mapping[str, Any], _generator: Path) -> No
         }
     )
 
-    def split(each: int) -> datasets.Dataset:
-        labels = np.repeat(classes, each)
-        noise = np.random.default_rng(each).integers(0, 40, (len(labels), SIDE, SIDE, 3))
-        grey = 20 * (np.arange(len(labels)) // each % 10)
+    def split(per_class: int) -> datasets.Dataset:
+        labels = np.repeat(classes, per_class)
+        noise = np.random.default_rng(per_class).integers(0, 40, (len(labels), SIDE, SIDE, 3))
+        grey = 20 * (np.arange(len(labels)) // per_class % 10)
         rows = {
             image: list((noise + grey[:, None, None, None]).astype(np.uint8)),
             label: labels.tolist(),
@@ -51,7 +51,7 @@ def make_dataset(place: Path, values: Mapping[str, Any], _generator: Path) -> No
 
 
 def link_generator(place: Path, _values: Mapping[str, Any], generator: Path) -> None:
-    """Put a tiny text-to-image pipeline there."""
+    """Link a tiny text-to-image pipeline."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(generator)
 
@@ -60,11 +60,11 @@ MAKERS: dict[str, Callable[[Path, Mapping[str, Any], Path], None]] = {
     "dataset": make_dataset,
     "generator": link_generator,
 }
-"""Who makes what a config key names, a folder or a hub id: either is taken from a folder of that name."""
+"""Functions that create the folder or hub id of a config key; a hub id is read from a folder of its name."""
 
 
 def values_of(words: Sequence[str]) -> dict[str, Any]:
-    """Return the config values that a command of `fgl` gives: presets, files, KEY=VALUE, --generator."""
+    """Return the config values of a command of `fgl`: presets, KEY=VALUE, --generator."""
     after = dict(pairwise(words))
     presets = [preset_file(name) for word, name in pairwise(words) if word == "--preset"]
     values = merge_config_sources(
@@ -74,7 +74,7 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
 
 
 def make_what_is_named(words: Sequence[str], generator: Path) -> None:
-    """Make, in the current directory, the data and models that a command of `fgl` names."""
+    """Create the data and models of a command of `fgl` in the current directory."""
     values = values_of(words)
     for key, maker in MAKERS.items():
         if (name := values.get(key, "")) and name not in BUILTIN_NAMES:
@@ -86,7 +86,7 @@ def make_what_is_named(words: Sequence[str], generator: Path) -> None:
 
 
 def point_latest_at(name: str) -> None:
-    """Make a run of `outputs` the newest."""
+    """Point `outputs/latest` to a run."""
     latest = Path("outputs", "latest")
     latest.unlink(missing_ok=True)
     latest.symlink_to(name)

@@ -6,19 +6,9 @@ from collections.abc import Sequence
 
 
 def apportion(counts: Sequence[int], total: int) -> list[int]:
-    """Split ``total`` in proportion to counts, into whole numbers that add up to it.
+    """Split ``total`` in proportion to non-negative counts, into whole numbers that add up to it.
 
-    Parameters
-    ----------
-    counts : Sequence[int]
-        Non-negative; when all are zero, so are the shares.
-    total : int
-        Number to split.
-
-    Returns
-    -------
-    list[int]
-        One share per count (largest remainder method; the earlier count wins a tie).
+    Largest remainder method; the earlier count wins a tie. When all counts are zero, so are the shares.
     """
     # Integers throughout: a float quota of large counts could be off by one.
     count_sum = sum(counts)

@@ -10,21 +10,9 @@ from torch import Tensor
 
 
 def choose_examples(labels: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
-    """Choose the examples to caption.
+    """Return the ascending indices of the examples to caption: int64, shape (M,).
 
-    Parameters
-    ----------
-    labels : Tensor
-        int64, shape (N,).
-    per_class : int
-        Maximum number of examples per class; 0 selects all.
-    generator : torch.Generator
-        Source of the choice, on the CPU.
-
-    Returns
-    -------
-    Tensor
-        int64, shape (M,): indices in ascending order.
+    At most ``per_class`` random examples of each class; 0 selects all. The generator is on the CPU.
     """
     if not per_class:
         return torch.arange(len(labels))
@@ -41,25 +29,10 @@ def caption_images(
     batch_size: int,
     callback: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """Caption images, each distinct image once.
+    """Caption uint8 images of shape (N, C, H, W), each distinct image once.
 
-    Parameters
-    ----------
-    images : Tensor
-        uint8, shape (N, C, H, W).
-    captioner : Callable[[Tensor], list[str]]
-        Captions a batch.
-    cache : MutableMapping[str, str]
-        Captions by :func:`content_key`; new ones are added after each batch.
-    batch_size : int
-        Images per batch.
-    callback : Callable[[int], None] or None, default None
-        Called with the number of captions of each batch, once they are in the cache.
-
-    Returns
-    -------
-    list[str]
-        N captions.
+    The cache holds captions by :func:`content_key`; new ones are added after each batch. ``callback`` is
+    called with the number of captions of each batch, once they are in the cache.
     """
     keys = [content_key(image) for image in images]
     missing = [row for key, row in {key: row for row, key in enumerate(keys)}.items() if key not in cache]

@@ -54,21 +54,10 @@ def to_input(images: Tensor) -> Tensor:
 
 
 def random_affine(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotate, shear, scale and shift each image at random.
+    """Rotate, shear, scale and shift each image at random: float32, shape (N, C, H, W).
 
     At most 15 degrees, 0.2 of shear, 15 % of scale on each axis and 8 % of shift; bilinear, border padding.
-
-    Parameters
-    ----------
-    images : Tensor
-        float32, shape (N, C, H, W).
-    generator : torch.Generator
-        Source of the transforms, on the CPU.
-
-    Returns
-    -------
-    Tensor
-        float32, shape (N, C, H, W).
+    The generator is on the CPU.
     """
 
     def uniform(limit: float) -> Tensor:
@@ -97,27 +86,12 @@ def train(
     callback: Callable[[int], None] | None = None,
     on_gradients: Callable[[nn.Module], None] | None = None,
 ) -> float:
-    """Train a classifier in place by cross-entropy.
+    """Train a classifier in place by cross-entropy and return the mean loss of the last epoch.
 
-    Parameters
-    ----------
-    model : nn.Module
-        Maps (N, C, H, W) in [-1, 1] to logits (N, classes).
-    data : LabeledImages
-        Training examples; an empty set leaves the model unchanged.
-    settings : TrainSettings
-        Hyper-parameters.
-    generator : torch.Generator
-        Source of order and augmentation, on the CPU.
-    callback : Callable[[int], None] or None, default None
-        Called with the number of images after each batch.
-    on_gradients : Callable[[nn.Module], None] or None, default None
-        May read and change the gradients before each optimizer step.
-
-    Returns
-    -------
-    float
-        Mean training loss of the last epoch; 0.0 without training.
+    The model maps (N, C, H, W) in [-1, 1] to logits (N, classes). An empty dataset leaves it unchanged; the
+    loss without training is 0.0. The generator, on the CPU, is the source of order and augmentation.
+    ``callback`` is called with the number of images after each batch; ``on_gradients`` may read and change
+    the gradients before each optimizer step.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.SGD(
@@ -171,22 +145,7 @@ def _batches(
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, data: LabeledImages, *, batch_size: int = 500) -> tuple[float, float]:
-    """Evaluate a classifier.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Maps (N, C, H, W) in [-1, 1] to logits (N, classes).
-    data : LabeledImages
-        At least one example.
-    batch_size : int, default 500
-        Images per batch.
-
-    Returns
-    -------
-    tuple[float, float]
-        Accuracy in [0, 1] and mean cross-entropy in nats.
-    """
+    """Return a classifier's accuracy in [0, 1] and mean cross-entropy in nats; ``data`` must not be empty."""
     device = next(model.parameters()).device
     model.eval()
     correct, loss = 0, 0.0

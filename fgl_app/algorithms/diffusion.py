@@ -112,21 +112,8 @@ def noise_prediction_loss(
 ) -> Tensor:
     """Return the simple loss of Ho et al. 2020 (equation 14), at a random time step for each example.
 
-    Parameters
-    ----------
-    unet : UNet2DModel
-        Class-conditional if it has class embeddings.
-    scheduler : DDPMScheduler
-        The diffusion process.
-    data : LabeledLatents
-        The batch, on any device.
-    generator : torch.Generator
-        Source of time steps and noise, on the CPU.
-
-    Returns
-    -------
-    Tensor
-        float32 scalar.
+    A float32 scalar. A U-Net with class embeddings is class-conditional. The batch may be on any device; the
+    generator, the source of time steps and noise, is on the CPU.
     """
     device = unet.device
     times = torch.randint(TIMESTEPS, (len(data),), generator=generator).to(device)

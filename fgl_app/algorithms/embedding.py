@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fgl_app.algorithms.apportion import apportion
 from fgl_app.algorithms.prompts import Prompt
 from fgl_app.algorithms.types import TextEmbeddings
 from fgl_app.progress import log
@@ -38,16 +40,9 @@ PROMPT_OUTPUTS = {
 def encode_texts(
     pipeline: DiffusionPipeline, texts: Sequence[str], *, batch_size: int = 64
 ) -> dict[str, Tensor]:
-    """Encode texts with a pipeline's text encoders.
+    """Encode P texts with a pipeline's text encoders.
 
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        Text-to-image pipeline of :data:`PROMPT_OUTPUTS`; its denoiser and VAE may be absent.
-    texts : Sequence[str]
-        P texts.
-    batch_size : int, default 64
-        Texts per batch.
+    The pipeline is one of :data:`PROMPT_OUTPUTS`; its denoiser and VAE may be absent.
 
     Returns
     -------
@@ -88,23 +83,10 @@ def embed_prompts(
     dtype: torch.dtype = torch.float16,
     negatives: Mapping[str, str] | None = None,
 ) -> TextEmbeddings:
-    """Encode prompts as the upload of a client.
+    """Encode at least one prompt as the upload of a client: one row per prompt, in order.
 
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        Text-to-image pipeline; its U-Net and VAE may be absent.
-    prompts : Sequence[Prompt]
-        At least one.
-    dtype : torch.dtype, default torch.float16
-        Precision of the upload; half precision halves its size.
-    negatives : Mapping[str, str] or None, default None
-        Negative prompt of each domain, uploaded with the prompts; None leaves it to the server.
-
-    Returns
-    -------
-    TextEmbeddings
-        One row per prompt, in order.
+    ``dtype`` is the precision of the upload; half precision halves its size. ``negatives`` has the negative
+    prompt of each domain, which is uploaded with the prompts; None leaves it to the server.
     """
     tensors = encode_texts(pipeline, [prompt.text for prompt in prompts])
     if negatives is not None:
@@ -117,21 +99,20 @@ def embed_prompts(
     )
 
 
+def limit_counts(embeddings: TextEmbeddings, total: int) -> TextEmbeddings:
+    """Return the embeddings with counts scaled to add up to ``total``; prompts that get none are dropped."""
+    counts = torch.tensor(apportion(embeddings.counts.tolist(), total))
+    rows = counts.nonzero().squeeze(1).tolist()
+    return replace(embeddings.select(rows), counts=counts[rows])
+
+
 def merge_embeddings(uploads: Sequence[TextEmbeddings]) -> TextEmbeddings:
     """Merge uploads into one set that contains each distinct prompt once.
 
     Clients that hold the same class send the same embedding under class-level prompts. It is kept once, with
-    the sum of the counts: the synthetic set does not depend on how the examples are split over clients.
-
-    Parameters
-    ----------
-    uploads : Sequence[TextEmbeddings]
-        At least one, with equal tensor names and shapes.
-
-    Returns
-    -------
-    TextEmbeddings
-        Rows in ascending order of class, and within a class in order of first appearance.
+    the sum of the counts: the synthetic set does not depend on how the examples are split over clients. The
+    uploads, at least one, have equal tensor names and shapes. Rows are in ascending order of class, and
+    within a class in order of first appearance.
     """
     names = sorted(uploads[0].tensors)
     tensors = {name: torch.cat([upload.tensors[name] for upload in uploads]) for name in names}

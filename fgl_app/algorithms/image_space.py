@@ -18,13 +18,7 @@ BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class ImageSpace:
-    """Pixels, or the latents of a frozen autoencoder (Rombach et al. 2022).
-
-    Parameters
-    ----------
-    vae : AutoencoderKL or None
-        The autoencoder; None is pixel space.
-    """
+    """Pixels (``vae`` is None), or the latents of a frozen autoencoder (Rombach et al. 2022)."""
 
     vae: AutoencoderKL | None
 

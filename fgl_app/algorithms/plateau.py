@@ -8,20 +8,8 @@ from collections.abc import Sequence
 def relative_improvement(losses: Sequence[float], *, window: int, smoothing: float) -> float | None:
     """Return the decrease of the smoothed loss over the last ``window`` rounds, as a fraction per round.
 
-    Parameters
-    ----------
-    losses : Sequence[float]
-        Positive, one per round, the latest last.
-    window : int
-        Number of rounds, at least 1.
-    smoothing : float
-        Weight of earlier losses in the exponential moving average, in [0, 1); 0 disables smoothing.
-
-    Returns
-    -------
-    float or None
-        ``(s[-1 - window] - s[-1]) / (window * s[-1 - window])`` for smoothed losses s; None with ``window``
-        losses or fewer.
+    The arguments are those of :func:`is_plateau`. For smoothed losses s the result is
+    ``(s[-1 - window] - s[-1]) / (window * s[-1 - window])``; None with ``window`` losses or fewer.
     """
     if len(losses) <= window:
         return None

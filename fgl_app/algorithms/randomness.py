@@ -9,19 +9,9 @@ import torch
 
 
 def seeded_generator(purpose: str, *entropy: int) -> torch.Generator:
-    """Return the random number generator of a purpose.
+    """Return the random number generator of a purpose, on the CPU; equal arguments give equal generators.
 
-    Parameters
-    ----------
-    purpose : str
-        Name of the use; two purposes never share a random stream.
-    *entropy : int
-        Seed, round, client, image and so on; non-negative.
-
-    Returns
-    -------
-    torch.Generator
-        On the CPU; equal arguments give equal generators.
+    Two purposes never share a random stream. ``entropy`` is seed, round, client and so on; non-negative.
     """
     # NumPy pads entropy with zeros: without the length, (0,) and (0, 0) would be the same stream.
     words = [zlib.crc32(purpose.encode()), len(entropy), *entropy]

@@ -26,7 +26,7 @@ def sample(
     batch_size: int,
     callback: Callable[[int], None] | None = None,
 ) -> LabeledLatents:
-    """Sample from a diffusion model.
+    """Return N samples of a diffusion model, float32 on the CPU.
 
     Parameters
     ----------
@@ -38,17 +38,10 @@ def sample(
         int64, shape (N,): the class of each sample; ignored by an unconditional model.
     generators : Sequence[torch.Generator]
         N generators on the CPU, one per sample: a sample is the same in any batch.
-    num_inference_steps : int
-        Denoising steps.
-    batch_size : int
-        Samples per batch.
+    num_inference_steps, batch_size : int
+        Denoising steps, and samples per batch.
     callback : Callable[[int], None] or None, default None
         Called with the number of samples after each batch.
-
-    Returns
-    -------
-    LabeledLatents
-        N samples, float32 on the CPU.
     """
     unet.eval()
     shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)

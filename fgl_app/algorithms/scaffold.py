@@ -11,16 +11,10 @@ from fgl_app.algorithms.types import State
 class GradientControl:
     """Correct gradients by control variates, and compute the client's next variate.
 
-    Each step uses ``g + c - c_i`` (equation 3). The new variate is the mean of the uncorrected gradients g.
-    For plain SGD (no momentum, weight decay or proximal term) this equals the paper's option II,
+    Each step uses ``g + c - c_i`` (equation 3): ``server`` is c by parameter name, ``own`` is c_i after the
+    client's last round, None for zero. The new variate is the mean of the uncorrected gradients g. For plain
+    SGD (no momentum, weight decay or proximal term) this equals the paper's option II,
     ``c_i - c + (x - y_i) / (K * eta)``; unlike that formula it also holds for AdamW.
-
-    Parameters
-    ----------
-    server : State
-        c, by parameter name.
-    own : State or None
-        c_i after the client's last round; None for zero.
     """
 
     def __init__(self, server: State, own: State | None) -> None:

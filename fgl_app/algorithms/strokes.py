@@ -10,14 +10,9 @@ import torch
 from torch import Tensor
 
 WIDTH_EDGES = (1.5, 1.85, 2.2, 2.55, 2.95, 3.45)
-WIDTH_WORDS = (
-    "hairline strokes",
-    "very thin strokes",
-    "thin strokes",
-    "medium strokes",
-    "thick strokes",
-    "very thick strokes",
-    "heavy strokes",
+WIDTH_WORDS = tuple(
+    f"{width} strokes"
+    for width in ("hairline", "very thin", "thin", "medium", "thick", "very thick", "heavy")
 )
 SLANT_EDGES = (-22.0, -14.0, -7.0, -2.0, 3.0, 8.0, 14.0, 21.0, 29.0)
 SLANT_WORDS = (
@@ -40,16 +35,10 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class StrokeMeasures:
-    """Stroke measures of N images.
+    """Stroke measures of N images, each float32 of shape (N,).
 
-    Attributes
-    ----------
-    width : Tensor
-        Mean stroke width in pixels, float32 of shape (N,).
-    slant : Tensor
-        Slant in degrees, positive when the top leans right, float32 of shape (N,).
-    aspect : Tensor
-        Ratio of width to height of the ink, float32 of shape (N,).
+    Mean width of the strokes in pixels; slant in degrees, positive when the top leans right; and aspect, the
+    ratio of width to height of the ink.
     """
 
     width: Tensor
@@ -62,22 +51,13 @@ def measure_strokes(images: Tensor) -> StrokeMeasures:
 
     The width is twice the area of the ink over the length of its outline (total variation), the slant is the
     shear given by the second moments of the ink, and the extents are sums of the column and row maxima. All
-    three use grey levels, so they change smoothly at scales below one pixel.
-
-    Parameters
-    ----------
-    images : Tensor
-        Floating point of shape (N, 1, H, W) with values in [0, 1].
-
-    Returns
-    -------
-    StrokeMeasures
-        One value per image; all measures of an image without ink are 0.
+    three use grey levels, so they change smoothly at scales below one pixel. The images are floating point of
+    shape (N, 1, H, W) with values in [0, 1]; all measures of an image without ink are 0.
 
     Raises
     ------
     ValueError
-        If the shape, dtype or range of `images` differs.
+        If the shape, dtype or range of the images differs.
     """
     _check_images(images)
     ink = images.detach().float().squeeze(1)
@@ -102,18 +82,10 @@ def measure_strokes(images: Tensor) -> StrokeMeasures:
 
 
 def stroke_captions(measures: StrokeMeasures) -> list[str]:
-    """Return the measures in words of the embedded generator's vocabulary.
+    """Return one caption per image, such as ``"thin strokes, slanted right, narrow"``.
 
-    Parameters
-    ----------
-    measures : StrokeMeasures
-        Result of `measure_strokes` for images of 28x28 digits (padding does not matter).
-
-    Returns
-    -------
-    list of str
-        One caption per image: stroke width, slant and shape, for example
-        ``"thin strokes, slanted right, narrow"``.
+    The words are in the embedded generator's vocabulary. The measures are those of 28x28 digits (padding does
+    not matter).
     """
     widths = _words(measures.width, WIDTH_EDGES, WIDTH_WORDS)
     slants = _words(measures.slant, SLANT_EDGES, SLANT_WORDS)

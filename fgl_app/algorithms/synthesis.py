@@ -43,22 +43,11 @@ class SynthesisSettings:
 
 
 def allocate_images(labels: Tensor, counts: Tensor, images_per_class: int) -> Tensor:
-    """Split the number of images of each class over its prompts, in proportion to their counts.
+    """Split ``images_per_class`` images of each class over its prompts, in proportion to their counts.
 
-    Parameters
-    ----------
-    labels : Tensor
-        int64, shape (P,): the class of each prompt.
-    counts : Tensor
-        int64, shape (P,), positive: private examples behind each prompt.
-    images_per_class : int
-        Number of images of each class.
-
-    Returns
-    -------
-    Tensor
-        int64, shape (P,). The shares of a class add up to ``images_per_class`` (largest remainder method; the
-        earlier prompt wins a tie).
+    ``labels`` and ``counts`` are int64 of shape (P,): the class of each prompt, and the number of private
+    examples behind it, positive. The shares have the same dtype and shape, and those of a class add up to
+    ``images_per_class`` (largest remainder method; the earlier prompt wins a tie).
     """
     shares = torch.zeros_like(counts)
     for label in labels.unique():
@@ -76,20 +65,11 @@ class PlannedImage(NamedTuple):
 
 
 def plan_images(labels: Tensor, shares: Tensor) -> list[PlannedImage]:
-    """Return the images to generate, alternating between classes.
+    """Return the images to generate, each once, alternating between classes.
 
-    Parameters
-    ----------
-    labels : Tensor
-        int64, shape (P,): the class of each prompt.
-    shares : Tensor
-        int64, shape (P,): number of images of each prompt, from :func:`allocate_images`.
-
-    Returns
-    -------
-    list[PlannedImage]
-        Each image once. Any consecutive part is balanced over classes, and within a class over prompts, as
-        far as their numbers of images allow.
+    ``labels`` and ``shares`` are int64 of shape (P,): the class of each prompt, and its number of images from
+    :func:`allocate_images`. Any consecutive part is balanced over classes, and within a class over prompts,
+    as far as their numbers of images allow.
     """
     classes = []
     for label in labels.unique():
@@ -101,16 +81,9 @@ def plan_images(labels: Tensor, shares: Tensor) -> list[PlannedImage]:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """A part of a plan, generated and written as one file.
+    """A part of a plan, generated and written as one file, with its index from 0 and at least one image.
 
-    Parameters
-    ----------
-    number : int
-        Index of the shard, from 0.
-    images : tuple[PlannedImage, ...]
-        At least one.
-    embeddings : TextEmbeddings
-        Prompts of the images, in ascending order of their row in the plan.
+    The embeddings are the prompts of the images, in ascending order of their row in the plan.
     """
 
     number: int
@@ -165,19 +138,9 @@ class Synthesizer:
 
     @torch.inference_mode()
     def __call__(self, shard: Shard, callback: Callable[[int], None] | None = None) -> LabeledImages:
-        """Generate the images of a shard.
+        """Generate the images of a shard: uint8, of the pipeline's native size, in the order of the shard.
 
-        Parameters
-        ----------
-        shard : Shard
-            The shard.
-        callback : Callable[[int], None] or None, default None
-            Called with the number of images after each batch.
-
-        Returns
-        -------
-        LabeledImages
-            uint8 images of the pipeline's native size, in the order of the shard.
+        ``callback`` is called with the number of images after each batch.
         """
         from accelerate.utils import find_executable_batch_size
 

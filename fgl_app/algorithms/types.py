@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -95,11 +95,6 @@ class TextEmbeddings:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor for one prompt, by name."""
         return {name: tuple(tensor.shape[1:]) for name, tensor in self.tensors.items()}
-
-    def with_total(self, total: int) -> TextEmbeddings:
-        """Return the embeddings with counts scaled to add up to about ``total``, at least 1 each."""
-        counts = (self.counts * total // self.counts.sum()).clamp(min=1)
-        return replace(self, counts=counts)
 
     def select(self, rows: Sequence[int]) -> TextEmbeddings:
         """Return the prompts at ``rows``."""

@@ -35,17 +35,14 @@ def check(
 
     with exit_on_config_error():
         config = resolve_options(presets, config_file, overrides, clients)
-    passed = print_checks(input_checks(config, config.num_clients) | machine_checks(Path(config.output_dir)))
+    passed = print_checks(input_checks(config) | machine_checks(Path(config.output_dir)))
     raise typer.Exit(0 if passed else BAD_INPUT)
 
 
 def print_checks(checks: Mapping[str, Callable[[], str]]) -> bool:
     """Run checks, print a row for each, and return whether all passed.
 
-    Parameters
-    ----------
-    checks : Mapping[str, Callable[[], str]]
-        Checks by name. Each returns what it found, or raises ValueError or OSError.
+    A check returns what it found, or raises ValueError or OSError.
     """
     from rich.table import Table
     from rich.text import Text

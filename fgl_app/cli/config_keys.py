@@ -39,7 +39,7 @@ def show_presets() -> None:
 def show_config(
     *,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print docs/configuration.md, which also has the rules.")
+        bool, typer.Option("--markdown", help="Print the keys with their rules as Markdown.")
     ] = False,
 ) -> None:
     """List every config key with its default and meaning."""

@@ -69,18 +69,7 @@ class LogReader:
         self._last_error = ""
 
     def read(self, raw: str) -> Line | ProgressEvent | None:
-        """Return what to show for a line of the log.
-
-        Parameters
-        ----------
-        raw : str
-            A line of ``flwr log`` without the line end.
-
-        Returns
-        -------
-        Line or ProgressEvent or None
-            None if the line is not for the user.
-        """
+        """Return what to show for a line of ``flwr log``, or None if the line is not for the user."""
         text = _ANSI.sub("", raw).rstrip()
         if actor := _ACTOR.fullmatch(text):
             text = actor[1]
@@ -123,13 +112,7 @@ def _own_line(text: str) -> Line:
 
 
 class Display:
-    """Show the log of a run; use it as a context manager.
-
-    Parameters
-    ----------
-    mode : Mode
-        How much of the log is shown.
-    """
+    """Show the log of a run; use it as a context manager."""
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
@@ -211,18 +194,7 @@ def _speed(event: ProgressEvent) -> str:
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:
-    """Return a run's main numbers as a table of plain text.
-
-    Parameters
-    ----------
-    summary : Mapping[str, Any]
-        The content of ``summary.json``; missing values are omitted.
-
-    Returns
-    -------
-    Table
-        A row for each number.
-    """
+    """Return the main numbers of a ``summary.json`` as a table of plain text, without missing values."""
     table = Table(box=None, show_header=False, pad_edge=False)
     rows: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
         ("strategy", "strategy", str),

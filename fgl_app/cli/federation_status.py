@@ -16,19 +16,12 @@ from fgl_app.launch.flower import LaunchError
 class Row(NamedTuple):
     """A process of a federation.
 
-    Attributes
-    ----------
-    name : str
-        Name of the process.
-    pid : int or None
-        None if it does not run.
-    node : str or None
-        Status of a site's node at the SuperLink, such as "online" or "registered"; empty if the SuperLink
-        does not answer or does not have the node. None for a process that is not a site.
+    ``node`` is the status of a site's node at the SuperLink, such as "online" or "registered"; empty if the
+    SuperLink does not answer or does not have the node. None for a process that is not a site.
     """
 
     name: str
-    pid: int | None
+    pid: int | None  # None if the process does not run.
     node: str | None
 
     @property
@@ -48,9 +41,7 @@ def read_status(federation: Federation) -> list[Row]:
             statuses = {}
     nodes = {site.name: statuses.get(site.node_id, "") for site in federation.sites}
     processes = {name: federation.running(name) for name in federation.names}
-    return [
-        Row(name, process.pid if process else None, nodes.get(name)) for name, process in processes.items()
-    ]
+    return [Row(name, found.pid if found else None, nodes.get(name)) for name, found in processes.items()]
 
 
 def print_status(federation: Federation, rows: list[Row]) -> None:

@@ -114,7 +114,7 @@ def run(
             raise ConfigError(
                 "partitioning 'sites' needs --federation DIR: simulated clients have no data of their own"
             )
-        preflight.check(config, config.num_clients)
+        preflight.check(config)
     mode = Mode.RAW if stream else Mode.QUIET if quiet else Mode.READABLE
     target = RunTarget(gpus_per_client, federation.home if federation else None)
     raise typer.Exit(execute(config, target, mode, stage_app))
@@ -124,36 +124,18 @@ def run(
 class RunTarget:
     """Where the clients of a run are.
 
-    Attributes
-    ----------
-    gpus_per_client : float or None
-        Share of a GPU for each simulated client; None for an even share.
-    home : Path or None
-        FLWR_HOME with the connection "fgl" to a SuperLink that has SuperNodes; None simulates the clients.
+    ``home`` is an FLWR_HOME with the connection "fgl" to a SuperLink that has SuperNodes.
     """
 
-    gpus_per_client: float | None = None
-    home: Path | None = None
+    gpus_per_client: float | None = None  # For simulated clients; None for an even share.
+    home: Path | None = None  # None simulates the clients.
 
 
 def execute(config: RunConfig, target: RunTarget, mode: Mode, stage: Callable[[Path], Path]) -> int:
-    """Run a Flower app, show its log and print the result.
+    """Run a Flower app, show its log, print the result and return the exit code.
 
-    Parameters
-    ----------
-    config : RunConfig
-        With the number of clients, and a run directory that exists only if the run is resumed.
-    target : RunTarget
-        Where the clients are.
-    mode : Mode
-        How much of the log is shown.
-    stage : Callable[[Path], Path]
-        Writes the app to a new folder and returns the app's directory.
-
-    Returns
-    -------
-    int
-        The exit code.
+    The config has the number of clients, and a run directory that exists only if the run is resumed.
+    ``stage`` writes the app to a new folder and returns the app's directory.
     """
     from fgl_app.cli.console import Display, print_error
     from fgl_app.launch.flower import LaunchError
@@ -217,17 +199,7 @@ def _print_resume_hint(config: RunConfig, folder: Path) -> None:
 def failure_reason(outcome: RunOutcome, summary: Mapping[str, Any]) -> str:
     """Return why a run failed: the app's reason if there is one, else Flower's.
 
-    Parameters
-    ----------
-    outcome : RunOutcome
-        How the run ended according to Flower.
-    summary : Mapping[str, Any]
-        The content of ``summary.json``; empty if there is none.
-
-    Returns
-    -------
-    str
-        Empty if the run completed according to both.
+    ``summary`` is empty without a ``summary.json``. The reason is empty if the run completed.
     """
     if outcome.completed and summary.get("status") == "completed":
         return ""

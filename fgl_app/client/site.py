@@ -16,27 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Site:
-    """A client.
+    """A client."""
 
-    Parameters
-    ----------
-    name : str
-        Unique name, in messages and file names.
-    number : int
-        Seed of its random streams.
-    num_sites : int
-        Number of clients over which a dataset is split; 0 if the client has its own data.
-    data_path : str
-        Path of its own data; empty if a dataset is split.
-    state : Path
-        Folder for its state across rounds and restarts.
-    """
-
-    name: str
-    number: int
-    num_sites: int
-    data_path: str
-    state: Path
+    name: str  # Unique; used in messages and file names.
+    number: int  # Seed of its random streams.
+    num_sites: int  # Number of clients over which a dataset is split; 0 if the client has its own data.
+    data_path: str  # Path of its own data; empty if a dataset is split.
+    state: Path  # Folder for its state across rounds and restarts.
 
 
 def site_identity(node_config: Mapping[str, object]) -> tuple[str, int]:
@@ -52,25 +38,10 @@ def site_identity(node_config: Mapping[str, object]) -> tuple[str, int]:
 
 
 def read_site(node_config: Mapping[str, object], config: RunConfig) -> Site:
-    """Read a SuperNode's node config.
+    """Return the client of a SuperNode's node config; raises ValueError if a key is missing or invalid.
 
-    Parameters
-    ----------
-    node_config : Mapping[str, object]
-        In Flower's simulation ``partition-id`` and ``num-partitions``. At a site with its own data
-        ``data-path``, ``site-name`` or ``partition-id`` or both, and optionally ``state-path``.
-    config : RunConfig
-        Determines which of the two applies.
-
-    Returns
-    -------
-    Site
-        The client with the paths of its data and its state.
-
-    Raises
-    ------
-    ValueError
-        When a key is missing or invalid; names the key.
+    Flower's simulation gives ``partition-id`` and ``num-partitions``. A site with its own data gives
+    ``data-path``, ``site-name`` or ``partition-id`` or both, and optionally ``state-path``.
     """
     name, number = site_identity(node_config)
     required = ("data-path",) if config.clients_own_data else ("partition-id", "num-partitions")

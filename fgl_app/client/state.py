@@ -35,17 +35,8 @@ def run_folder(state: Path, token: str) -> Path:
 def load_control(folder: Path, accepted: int) -> dict[str, Tensor] | None:
     """Return SCAFFOLD's control variate c_i, and delete the variates of other rounds.
 
-    Parameters
-    ----------
-    folder : Path
-        The client's folder of the run.
-    accepted : int
-        Last round whose change of c_i the server has accepted; 0 for none.
-
-    Returns
-    -------
-    dict[str, Tensor] or None
-        None if the server has not accepted a change yet, so that c_i is zero.
+    ``accepted`` is the last round whose change of c_i the server has accepted. Without one (0), c_i is zero
+    and the result is None.
 
     Raises
     ------
@@ -53,17 +44,18 @@ def load_control(folder: Path, accepted: int) -> dict[str, Tensor] | None:
         When the variate of this round is missing: a restart from zero would bias the server's variate
         permanently.
     """
+    current = _control_file(folder, accepted)
     for file in folder.glob("control-*.safetensors"):
-        if file != _control_file(folder, accepted):
+        if file != current:
             file.unlink()
     if not accepted:
         return None
-    if not _control_file(folder, accepted).is_file():
+    if not current.is_file():
         raise FileNotFoundError(
             f"this client's SCAFFOLD state of round {accepted} is not in {folder}; "
             "keep that folder over restarts"
         )
-    return load_file(_control_file(folder, accepted))
+    return load_file(current)
 
 
 def save_control(folder: Path, server_round: int, control: dict[str, Tensor]) -> None:

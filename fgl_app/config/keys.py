@@ -6,25 +6,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fgl_app.config.choices import (
-    NO_DATASET,
-    TRACKERS,
-    Augmentation,
-    DiffusionSpace,
-    EmbeddingDtype,
-    GeneratorDtype,
-    GeneratorScheduler,
-    InnerStrategy,
-    Method,
-    NoiseSchedule,
-    Offload,
-    Partitioning,
-    Precision,
-    PredictionType,
-    Prompts,
-    Sampler,
-    UNetName,
-)
+from fgl_app.config import choices
+from fgl_app.config.choices import NO_DATASET, TRACKERS
 from fgl_app.config.methods import BASELINES, METHODS, MethodSpec, describe_method_default
 from fgl_app.config.templates import check_template, default_template
 
@@ -41,12 +24,12 @@ class RunConfig(BaseModel):
     )
 
     # Method
-    method: Method = Field(
+    method: choices.Method = Field(
         "fgl",
         description="`fgl`; `fedddpm` or `fedddpm-plus` to train a diffusion model; `classifier` or "
         "`diffusion` for the inner strategy without a set-up",
     )
-    inner_strategy: InnerStrategy = Field(
+    inner_strategy: choices.InnerStrategy = Field(
         "fedavg",
         description="strategy of the ordinary rounds; with method=classifier or diffusion also the reference "
         "points `centralized` (all data on the server) and `local-only` (no exchange), with method=fedddpm "
@@ -82,7 +65,7 @@ class RunConfig(BaseModel):
         "",
         description="words for prompts: `domainnet`, or a TOML or JSON file of `labels`, `domains` and more",
     )
-    partitioning: Partitioning = Field(
+    partitioning: choices.Partitioning = Field(
         "dirichlet",
         description="how examples are split over the clients; `size`: client i gets a share proportional to "
         "i + 1; `domain`: one domain per client; `sites`: no split, each node config has a `data-path`",
@@ -112,7 +95,7 @@ class RunConfig(BaseModel):
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum, clients and server")
     weight_decay: float = Field(0.0002, ge=0, description="SGD weight decay, clients and server")
-    augmentation: Augmentation = Field("affine", description="augmentation of the training images")
+    augmentation: choices.Augmentation = Field("affine", description="augmentation of the training images")
     proximal_mu: float = Field(0.01, ge=0, description="weight mu of the proximal term of `fedprox`")
     fedopt_learning_rate: float = Field(0.01, gt=0, description="learning rate of `fedadam` and `fedyogi`")
 
@@ -127,18 +110,20 @@ class RunConfig(BaseModel):
         "",
         description="LoRA weights of the generator: a safetensors file, its folder or a hub id; empty: none",
     )
-    generator_dtype: GeneratorDtype = Field("auto", description="`auto`: float16 on CUDA, else float32")
-    generator_offload: Offload = Field(
+    generator_dtype: choices.GeneratorDtype = Field(
+        "auto", description="`auto`: float16 on CUDA, else float32"
+    )
+    generator_offload: choices.Offload = Field(
         "none", description="what stays in CPU memory until used: whole models, or (slow) single layers"
     )
     attention_slicing: bool = Field(False, description="attention in slices: less GPU memory, slower")
-    generator_scheduler: GeneratorScheduler = Field(
+    generator_scheduler: choices.GeneratorScheduler = Field(
         "auto", description="`auto`: DPM-Solver++, or the scheduler that the generator needs"
     )
     compile_generator: bool = Field(
         False, description="compile the denoiser: minutes at the start, faster after that"
     )
-    prompts: Prompts = Field(
+    prompts: choices.Prompts = Field(
         "class",
         description="`class`: one prompt per class of the client; `instance`: one caption per image; "
         "`labels-only`: the control, only class names and no upload",
@@ -159,7 +144,9 @@ class RunConfig(BaseModel):
     )
     caption_prompt: str = Field("", description="text that a captioner continues, or a task token")
     captions_per_class: int = Field(0, ge=0, description="images per class that a client captions; 0: all")
-    embedding_dtype: EmbeddingDtype = Field("float16", description="precision of the uploaded embeddings")
+    embedding_dtype: choices.EmbeddingDtype = Field(
+        "float16", description="precision of the uploaded embeddings"
+    )
     images_per_class: int = Field(600, ge=1, description="synthetic images per class")
     guidance_scale: float = Field(
         1.0, ge=1, le=50, description="scale of classifier-free guidance; 1 turns it off and halves the cost"
@@ -202,16 +189,16 @@ class RunConfig(BaseModel):
     )
 
     # Diffusion models: methods fedddpm, fedddpm-plus and diffusion
-    diffusion_space: DiffusionSpace = Field(
+    diffusion_space: choices.DiffusionSpace = Field(
         "latent", description="`latent` (of the generator's autoencoder) or `pixel`"
     )
-    unet: UNetName = Field("small", description="`small`, or the CIFAR-10 U-Net of the `ddpm` paper")
+    unet: choices.UNetName = Field("small", description="`small`, or the CIFAR-10 U-Net of the `ddpm` paper")
     class_conditional: bool = Field(True, description="whether the diffusion model takes the class as input")
-    prediction_type: PredictionType = Field("v_prediction", description="what the U-Net predicts")
-    noise_schedule: NoiseSchedule = Field("linear", description="betas over the 1000 time steps")
+    prediction_type: choices.PredictionType = Field("v_prediction", description="what the U-Net predicts")
+    noise_schedule: choices.NoiseSchedule = Field("linear", description="betas over the 1000 time steps")
     ema_decay: float = Field(0.995, ge=0, lt=1, description="decay of the moving average of weights; 0: none")
     round_decay: bool = Field(True, description="cosine decay of the learning rates over the rounds")
-    sampler: Sampler = Field("ddim", description="sampler of the diffusion model")
+    sampler: choices.Sampler = Field("ddim", description="sampler of the diffusion model")
     sampling_steps: int = Field(10, ge=1, le=1000, description="denoising steps of the sampler")
     local_pretrain_epochs: int = Field(20, ge=1, description="epochs of the clients' pre-training")
     local_pretrain_min_steps: int = Field(500, ge=0, description="minimum steps of the clients' pre-training")
@@ -228,7 +215,9 @@ class RunConfig(BaseModel):
     )
     metric_samples: int = Field(1000, ge=10, description="images generated for each evaluation")
     evaluate_every: int = Field(1, ge=1, description="rounds between evaluations; the last always has one")
-    mixed_precision: Precision = Field("auto", description="`auto`: `bf16` if the GPU supports it, else `no`")
+    mixed_precision: choices.Precision = Field(
+        "auto", description="`auto`: `bf16` if the GPU supports it, else `no`"
+    )
     client_state_dir: str = Field(
         "", description="folder where clients keep captions and `scaffold` variates; empty: the user's cache"
     )
@@ -253,6 +242,13 @@ class RunConfig(BaseModel):
         + "; empty: none",
     )
     resume: bool = Field(False, description="resume the interrupted run `run-name`; see `fgl run -h`")
+
+    @model_validator(mode="after")
+    def _check_ratios(self) -> Self:
+        for key in ("max_weight_ratio", "max_update_ratio"):
+            if 0 < getattr(self, key) < 1:
+                raise ValueError(f"{_kebab(key)} must be 0 or at least 1, got {getattr(self, key)}")
+        return self
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -9,34 +9,16 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A value of the config key ``method``.
-
-    Parameters
-    ----------
-    name : str
-        The value.
-    task : {"classification", "diffusion"}
-        Kind of model that it trains.
-    run : str
-        ``module:function`` that runs it on a server session.
-    defaults : Mapping[str, float]
-        Its defaults for the keys of :data:`METHOD_DEFAULT`.
-    setup_message : str, default ""
-        Type of the message by which its set-up round requests the uploads; empty: it has no set-up round, and
-        runs the inner strategy alone.
-    synthesizes : bool, default False
-        Whether it draws images with the text-to-image generator.
-    baselines : tuple[str, ...], default ()
-        Values of ``inner-strategy`` that are no strategy and that it takes.
-    """
+    """A value of the config key ``method``."""
 
     name: str
-    task: Literal["classification", "diffusion"]
-    run: str
-    defaults: Mapping[str, float]
+    task: Literal["classification", "diffusion"]  # Kind of model that it trains.
+    run: str  # "module:function" that runs it on a server session.
+    defaults: Mapping[str, float]  # Its defaults for the keys of METHOD_DEFAULT.
+    # Message type that requests the uploads in its set-up round; empty: no set-up, only the inner strategy.
     setup_message: str = ""
-    synthesizes: bool = False
-    baselines: tuple[str, ...] = ()
+    synthesizes: bool = False  # Whether it draws images with the text-to-image generator.
+    baselines: tuple[str, ...] = ()  # Values of inner-strategy that are no strategy and that it takes.
 
 
 METHOD_DEFAULT = {

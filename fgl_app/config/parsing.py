@@ -18,33 +18,16 @@ class ConfigError(ValueError):
 
 
 def parse_config(values: Mapping[str, Any]) -> RunConfig:
-    """Validate run config values.
+    """Validate TOML scalars by kebab-case key, and fill in the defaults of the keys and of the method.
 
-    Parameters
-    ----------
-    values : Mapping[str, Any]
-        TOML scalars by kebab-case key; missing keys get their defaults.
-
-    Returns
-    -------
-    RunConfig
-        The frozen, validated config, with the method's defaults filled in.
-
-    Raises
-    ------
-    ConfigError
-        If a value is invalid; the message has each key, its rule and the received value.
+    Raises ConfigError if a value is invalid; the message has each key, its rule and the received value.
     """
     try:
         config = RunConfig.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
-    own = {
-        name: value
-        for name, value in config.spec.defaults.items()
-        if getattr(config, name) == METHOD_DEFAULT[name]
-    }
-    return config.model_copy(update=own)
+    unset = [name for name, value in METHOD_DEFAULT.items() if getattr(config, name) == value]
+    return config.model_copy(update={name: config.spec.defaults[name] for name in unset})
 
 
 def config_keys() -> dict[str, Any]:

@@ -34,27 +34,13 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class KeyReference:
-    """The reference entry of a config key.
+    """The reference entry of a config key."""
 
-    Parameters
-    ----------
-    key : str
-        Name in kebab-case.
-    default : str
-        Default as JSON.
-    choices : tuple[str, ...]
-        Values of a choice key; empty for other keys.
-    rule : str
-        Rule for the values, as Markdown.
-    meaning : str
-        Description, including the defaults by method where they differ.
-    """
-
-    key: str
-    default: str
-    choices: tuple[str, ...]
-    rule: str
-    meaning: str
+    key: str  # Name in kebab-case.
+    default: str  # Default as JSON.
+    choices: tuple[str, ...]  # Values of a choice key; empty for other keys.
+    rule: str  # Rule for the values, as Markdown.
+    meaning: str  # Description, including the defaults by method where they differ.
 
 
 def key_groups() -> dict[str, list[KeyReference]]:

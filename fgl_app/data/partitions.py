@@ -28,20 +28,10 @@ MIN_PARTITION_SIZE = 10
 
 @lru_cache(maxsize=4)
 def partition(config: RunConfig, num_clients: int) -> tuple[np.ndarray, ...]:
-    """Split the training examples over clients.
+    """Split the training examples of a config's dataset over clients.
 
-    Parameters
-    ----------
-    config : RunConfig
-        Dataset, partitioning, its parameters and the seed.
-    num_clients : int
-        Number of clients.
-
-    Returns
-    -------
-    tuple[np.ndarray, ...]
-        For each client the int64 indices of its training examples: disjoint, sorted, and the same for equal
-        arguments.
+    The result has for each client the int64 indices of its training examples: disjoint, sorted, and the same
+    for equal arguments.
 
     Raises
     ------

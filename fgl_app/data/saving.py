@@ -23,18 +23,9 @@ def save_images(
     folder: Path,
     columns: tuple[str, str] = ("image", "label"),
 ) -> None:
-    """Write labelled images as ``train.parquet``.
+    """Write labelled images as ``train.parquet`` in a folder, which is created if it does not exist.
 
-    Parameters
-    ----------
-    data : LabeledImages
-        Images of one or three channels.
-    class_names : Sequence[str]
-        Name of each class.
-    folder : Path
-        Created if it does not exist.
-    columns : tuple[str, str], default ("image", "label")
-        Names of the columns of images (PNG) and of labels.
+    The images and columns are those of :func:`encode_images`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "train.parquet", encode_images(data, class_names, columns=columns))
@@ -46,18 +37,9 @@ def encode_images(
     extra_columns: Mapping[str, Sequence[int]] | None = None,
     columns: tuple[str, str] = ("image", "label"),
 ) -> bytes:
-    """Encode labelled images and return the content of a parquet file.
+    """Return labelled images of one or three channels as the content of a parquet file.
 
-    Parameters
-    ----------
-    data : LabeledImages
-        Images of one or three channels.
-    class_names : Sequence[str]
-        Name of each class.
-    extra_columns : Mapping[str, Sequence[int]] or None, default None
-        Further columns of integers.
-    columns : tuple[str, str], default ("image", "label")
-        Names of the columns of images (PNG) and of labels.
+    ``columns`` are the names of the columns of images (PNG) and of labels; ``extra_columns`` are integers.
     """
     image, label = columns
     features = {image: datasets.Image(), label: datasets.ClassLabel(names=list(class_names))}

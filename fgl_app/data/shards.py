@@ -37,13 +37,8 @@ READ_BATCH_SIZE = 64
 def open_or_create_set(out: Path, manifest: Mapping[str, Any]) -> Path:
     """Return the folder of the set with this manifest; create it if it does not exist.
 
-    Parameters
-    ----------
-    out : Path
-        The folder if it is new or contains this set; else "out-2", "out-3" and so on, so that different sets
-        are never mixed.
-    manifest : Mapping[str, Any]
-        JSON values of all that determines the images.
+    The folder is ``out`` if it is new or contains this set; else "out-2", "out-3" and so on, so that
+    different sets are never mixed. The manifest has JSON values of all that determines the images.
 
     Raises
     ------
@@ -100,22 +95,10 @@ def write_shard(folder: Path, number: int, total: int, content: bytes) -> None:
 
 
 def read_shards(folder: Path, image_size: int, channels: int) -> LabeledImages:
-    """Read a complete set for training.
+    """Read a complete set for training, ordered by prompt and number.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of the set.
-    image_size : int
-        Side of the returned images in pixels.
-    channels : int
-        Channels of the returned images: 1 or 3.
-
-    Returns
-    -------
-    LabeledImages
-        Ordered by prompt and number. The pixels are memory-mapped from an unnamed temporary file in the
-        folder, so the set may be larger than the memory.
+    The images get a side of ``image_size`` pixels and 1 or 3 channels. They are memory-mapped from an unnamed
+    temporary file in the folder, so the set may be larger than the memory.
     """
     files = sorted(folder.glob("train-*.parquet"))
     tables = [pq.read_table(file, columns=["label", "prompt", "number"]) for file in files]

@@ -8,14 +8,7 @@ from typing import Any
 
 from fgl_app.federation.preparation import write_connection
 from fgl_app.federation.process import start_process, tls_options
-from fgl_app.federation.state import (
-    FEDERATION_VARIABLE,
-    ONLINE,
-    SUPEREXEC,
-    SUPERLINK,
-    Federation,
-    Site,
-)
+from fgl_app.federation.state import FEDERATION_VARIABLE, ONLINE, SUPEREXEC, SUPERLINK, Federation, Site
 from fgl_app.federation.supernodes import JOIN_SECONDS, start_supernodes
 from fgl_app.launch.flower import CONNECTION, LaunchError, flwr, free_ports, is_free, wait_until_healthy
 from fgl_app.launch.process_group import process_group, terminate_process_group
@@ -29,22 +22,8 @@ LEAVE_SECONDS = 15.0
 def start_federation(federation: Federation, notify: Notify) -> Federation:
     """Start the processes of a federation that do not run, and wait until every site is online.
 
-    Parameters
-    ----------
-    federation : Federation
-        A federation whose keys, data and connection are on disk.
-    notify : Callable[[str], None]
-        Receives lines for the user.
-
-    Returns
-    -------
-    Federation
-        The federation in ``federation.json``.
-
-    Raises
-    ------
-    LaunchError
-        When a process does not start or a site does not come online. Running processes keep running.
+    The federation's keys, data and connection are on disk; ``notify`` receives lines for the user. Raises
+    LaunchError if a process does not start or a site does not come online; running processes keep running.
     """
     federation = _start_superlink(federation, notify)
     federation = _register(federation, notify)
@@ -59,18 +38,7 @@ def start_federation(federation: Federation, notify: Notify) -> Federation:
 
 
 def stop_federation(federation: Federation) -> Federation:
-    """Stop all processes of a federation and no others.
-
-    Parameters
-    ----------
-    federation : Federation
-        The federation, running or not.
-
-    Returns
-    -------
-    Federation
-        The federation in ``federation.json``, without processes.
-    """
+    """Stop all processes of a federation and no others; return the federation without processes."""
     nodes = [process for site in federation.sites if (process := federation.running(site.name))]
     others = [[process] for name in (SUPEREXEC, SUPERLINK) if (process := federation.running(name))]
     stages = (nodes, *others, process_group(FEDERATION_VARIABLE, federation.id))
@@ -81,10 +49,7 @@ def stop_federation(federation: Federation) -> Federation:
 def node_statuses(federation: Federation) -> dict[str, str]:
     """Return the status at the SuperLink of each node id, such as "online".
 
-    Raises
-    ------
-    LaunchError
-        When the SuperLink does not answer.
+    Raises LaunchError if the SuperLink does not answer.
     """
     nodes: list[dict[str, Any]] = flwr(federation.environment(), "supernode", "list", CONNECTION)["nodes"]
     return {node["node-id"]: node["status"] for node in nodes}

@@ -17,21 +17,8 @@ DEFAULT_SITES = 3
 def open_or_plan(folder: Path, values: dict[str, Any], sites: int | None, *, insecure: bool) -> Federation:
     """Return the federation in a folder, or plan a new one there without writing anything.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of the federation.
-    values : dict[str, Any]
-        Config values from the user.
-    sites : int or None
-        Requested number of sites; None for that of the existing federation, the config or the default.
-    insecure : bool
-        Whether TLS and keys are off.
-
-    Raises
-    ------
-    ConfigError
-        When a value is invalid, or the existing federation differs from the requested one.
+    Without ``sites``, their number is that of the existing federation, the config or the default. Raises
+    ConfigError if a value is invalid, or the existing federation differs from the requested one.
     """
     requested = values.get("num-clients", 0)
     if sites is not None and requested not in (0, sites):
@@ -54,8 +41,10 @@ def open_or_plan(folder: Path, values: dict[str, Any], sites: int | None, *, ins
         raise ConfigError(
             "config key 'partitioning' must split the dataset over the sites, got 'sites'; leave it out"
         )
+    from fgl_app.data.partitions import partition
+
     try:
-        check_data(config, number)
+        partition(config, number)
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from error
     return plan_federation(folder, number, config, insecure=insecure)
@@ -81,32 +70,8 @@ def _open(folder: Path, values: dict[str, Any], sites: int, *, insecure: bool) -
     return federation
 
 
-def check_data(config: RunConfig, sites: int) -> None:
-    """Raise ValueError if the dataset of a config cannot be loaded or split over the sites."""
-    from fgl_app.data.partitions import partition
-
-    partition(config, sites)
-
-
 def plan_federation(folder: Path, sites: int, config: RunConfig, *, insecure: bool) -> Federation:
-    """Return a new federation without writing anything.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the federation.
-    sites : int
-        Number of sites.
-    config : RunConfig
-        Determines the images of the sites.
-    insecure : bool
-        Whether TLS and keys are off.
-
-    Returns
-    -------
-    Federation
-        With a unique id, an absolute folder and unused ports.
-    """
+    """Return a new federation with a unique id, an absolute folder and unused ports; write nothing."""
     superlink, *ports = free_ports(sites + 1)
     return Federation(
         id=secrets.token_hex(8),

@@ -19,24 +19,9 @@ KEYS_SCRIPT = Path(__file__).with_name("make_keys.sh")
 def prepare_federation(federation: Federation, notify: Callable[[str], None]) -> Federation:
     """Write the missing keys, connection and data of a federation; keep existing files.
 
-    Parameters
-    ----------
-    federation : Federation
-        The federation.
-    notify : Callable[[str], None]
-        Receives lines for the user.
-
-    Returns
-    -------
-    Federation
-        The federation in ``federation.json``; sites with new keys are not registered.
-
-    Raises
-    ------
-    ValueError
-        When the dataset cannot be loaded or split over the sites.
-    LaunchError
-        When the keys cannot be created.
+    ``notify`` receives lines for the user. In the returned federation, sites with new keys are not
+    registered. Raises ValueError if the dataset cannot be loaded or split over the sites, and LaunchError if
+    the keys cannot be created.
     """
     # First the step that can fail because of the user's input.
     _save_data(federation, notify)

@@ -17,21 +17,11 @@ _QUOTED_LINES = 4
 
 
 class StartedProcess(NamedTuple):
-    """A process and its part of the log file.
-
-    Attributes
-    ----------
-    process : subprocess.Popen
-        The process.
-    log : Path
-        Log file, to which earlier processes of the same name have also written.
-    offset : int
-        Start of this process's part, bytes.
-    """
+    """A process and its part of the log file."""
 
     process: subprocess.Popen[str]
-    log: Path
-    offset: int
+    log: Path  # Earlier processes of the same name have also written to it.
+    offset: int  # Start of this process's part, bytes.
 
     def output(self) -> str:
         """Return the output of the process so far, without colours."""
@@ -48,23 +38,9 @@ class StartedProcess(NamedTuple):
 def start_process(
     federation: Federation, name: str, environment: FlowerEnvironment, command: str, *arguments: str
 ) -> tuple[Federation, StartedProcess]:
-    """Start one of Flower's commands and record it in ``federation.json``.
+    """Start one of Flower's commands as process ``name``, and record it in ``federation.json``.
 
-    Parameters
-    ----------
-    federation : Federation
-        The federation.
-    name : str
-        Name of the process.
-    environment : FlowerEnvironment
-        Return value of :meth:`Federation.environment`.
-    command, *arguments : str
-        The command line.
-
-    Returns
-    -------
-    tuple[Federation, StartedProcess]
-        The federation with the new process, and the process.
+    Returns the federation with the new process, and the process.
     """
     log = federation.log(name)
     with log.open("ab") as file:

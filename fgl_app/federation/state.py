@@ -22,16 +22,8 @@ FEDERATION_VARIABLE = "FGL_FEDERATION"
 """Environment variable of all processes of a federation; its value is the federation's id."""
 
 DATA_KEYS = (
-    "dataset",
-    "dataset-config",
-    "image-size",
-    "image-column",
-    "label-column",
-    "class-subset",
-    "partitioning",
-    "dirichlet-alpha",
-    "classes-per-client",
-    "seed",
+    *("dataset", "dataset-config", "image-size", "image-column", "label-column", "class-subset"),
+    *("partitioning", "dirichlet-alpha", "classes-per-client", "seed"),
 )
 """Config keys that determine the images of a site."""
 
@@ -45,45 +37,21 @@ class _Frozen(BaseModel):
 
 
 class Site(_Frozen):
-    """A site and its SuperNode.
+    """A site and its SuperNode."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the site, its folder, its keys and its process.
-    number : int
-        Number of its partition, from 0.
-    data : str
-        Folder of its images, relative to the federation's folder.
-    port : int
-        Port on which its SuperNode listens for its ClientApps.
-    node_id : str
-        Flower's id of its node; empty until the site is registered.
-    """
-
-    name: str
-    number: int
-    data: str
-    port: int
-    node_id: str = ""
+    name: str  # Name of the site, its folder, its keys and its process.
+    number: int  # Number of its partition, from 0.
+    data: str  # Folder of its images, relative to the federation's folder.
+    port: int  # Port on which its SuperNode listens for its ClientApps.
+    node_id: str = ""  # Flower's id of its node; empty until the site is registered.
 
 
 class ProcessRecord(_Frozen):
-    """A started process.
+    """A started process."""
 
-    Attributes
-    ----------
-    name : str
-        "superlink", "superexec" or the name of a site.
-    pid : int
-        Process id. The system can reuse it after the process has ended.
-    create_time : float
-        Start time, seconds since 1970. Distinguishes the process from a later one with the same id.
-    """
-
-    name: str
-    pid: int
-    create_time: float
+    name: str  # "superlink", "superexec" or the name of a site.
+    pid: int  # The system can reuse it after the process has ended.
+    create_time: float  # Seconds since 1970; distinguishes the process from a later one with the same id.
 
     def find(self) -> psutil.Process | None:
         """Return the process if it still runs."""
@@ -96,36 +64,16 @@ class ProcessRecord(_Frozen):
 
 
 class Federation(_Frozen):
-    """A federation on this machine.
+    """A federation on this machine."""
 
-    Attributes
-    ----------
-    version : int
-        Version of the file format.
-    id : str
-        Unique id, independent of the folder.
-    insecure : bool
-        Whether TLS and keys are off.
-    address : str
-        ``HOST:PORT`` of the SuperLink.
-    sites : tuple[Site, ...]
-        Sites in the order of their numbers.
-    processes : tuple[ProcessRecord, ...]
-        The last started process of each name.
-    data_config : dict[str, Scalar]
-        Values of the config keys :data:`DATA_KEYS`.
-    folder : Path
-        Absolute path; not in the file, so that the folder can be moved.
-    """
-
-    version: Literal[1] = 1
-    id: str
-    insecure: bool
-    address: str
-    sites: tuple[Site, ...]
-    processes: tuple[ProcessRecord, ...] = ()
-    data_config: dict[str, Scalar]
-    folder: Path = Field(exclude=True)
+    version: Literal[1] = 1  # Version of the file format.
+    id: str  # Unique, independent of the folder.
+    insecure: bool  # Whether TLS and keys are off.
+    address: str  # HOST:PORT of the SuperLink.
+    sites: tuple[Site, ...]  # In the order of their numbers.
+    processes: tuple[ProcessRecord, ...] = ()  # The last started process of each name.
+    data_config: dict[str, Scalar]  # Values of DATA_KEYS.
+    folder: Path = Field(exclude=True)  # Absolute; not in the file, so that the folder can be moved.
 
     @property
     def port(self) -> int:
@@ -162,9 +110,8 @@ class Federation(_Frozen):
 
     def environment(self, home: Path | None = None) -> FlowerEnvironment:
         """Return the environment of Flower's commands, with this federation's or another FLWR_HOME."""
-        return FlowerEnvironment(
-            self.folder, flower_environment(home or self.home) | {FEDERATION_VARIABLE: self.id}
-        )
+        variables = flower_environment(home or self.home) | {FEDERATION_VARIABLE: self.id}
+        return FlowerEnvironment(self.folder, variables)
 
     def running(self, name: str) -> psutil.Process | None:
         """Return the process of this name if it runs."""
@@ -202,31 +149,17 @@ def is_federation(folder: Path) -> bool:
 
 
 def read_federation(folder: Path) -> Federation:
-    """Read the federation in a folder.
+    """Read the federation in a folder, running or not.
 
-    Parameters
-    ----------
-    folder : Path
-        The folder of ``fgl federation up``.
-
-    Returns
-    -------
-    Federation
-        The content of the file; its processes need not run.
-
-    Raises
-    ------
-    ConfigError
-        When the folder holds no federation or the file cannot be read.
+    Raises ConfigError if the folder holds no federation or the file cannot be read.
     """
     file = folder / _FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return Federation.model_validate(content | {"folder": folder.absolute()})
     except FileNotFoundError:
-        raise ConfigError(
-            f"there is no federation in '{folder}'; `fgl federation up {folder}` creates one"
-        ) from None
+        hint = f"`fgl federation up {folder}` creates one"
+        raise ConfigError(f"there is no federation in '{folder}'; {hint}") from None
     except (OSError, ValueError, TypeError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise ConfigError(f"'{file}' cannot be read as a federation: {reason}") from None

@@ -24,22 +24,9 @@ _NOT_ACTIVATED = "Failed to activate SuperNode"
 def start_supernodes(federation: Federation, notify: Callable[[str], None]) -> Federation:
     """Start the SuperNodes that do not run, and wait until each has joined.
 
-    Parameters
-    ----------
-    federation : Federation
-        A federation whose SuperLink runs and has the sites' keys.
-    notify : Callable[[str], None]
-        Receives lines for the user.
-
-    Returns
-    -------
-    Federation
-        The federation with the new processes, and with new ports where another program uses a port.
-
-    Raises
-    ------
-    LaunchError
-        When a SuperNode does not join.
+    The SuperLink runs and has the sites' keys; ``notify`` receives lines for the user. The returned
+    federation has the new processes, and new ports where another program uses a port. Raises LaunchError if
+    a SuperNode does not join.
     """
     stopped = [site.name for site in federation.sites if not federation.running(site.name)]
     federation, joining = _start_all(federation, stopped)

@@ -35,16 +35,7 @@ def stage_app(folder: Path) -> Path:
     """Write this package as a Flower app: the installed code and a ``pyproject.toml``.
 
     Flower does not get the repository: an installed wheel has none, and Flower reads the whole directory.
-
-    Parameters
-    ----------
-    folder : Path
-        New folder for the app.
-
-    Returns
-    -------
-    Path
-        The folder.
+    The folder is new, and is returned.
     """
     for source in _PACKAGE.rglob("*.py"):
         target = folder / _PACKAGE.name / source.relative_to(_PACKAGE)

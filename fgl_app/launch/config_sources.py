@@ -58,34 +58,26 @@ def resolve_config(
         )
     config = parse_config(values | {"num-clients": clients or requested or DEFAULT_CLIENTS})
     output_dir = base_dir / Path(config.output_dir).expanduser()
-    name = config.run_name or _unused_name(
-        output_dir, f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{config.run_label}"
-    )
-    paths = {
-        "output-dir": str(output_dir),
-        "run-name": name,
-        "dataset": absolute_path(base_dir, config.dataset),
-        "generator": absolute_path(base_dir, config.generator),
-        "generator-lora": absolute_path(base_dir, config.generator_lora),
-        "classifier": absolute_path(base_dir, config.classifier),
-        "feature-extractor": absolute_path(base_dir, config.feature_extractor),
-        "captioner": absolute_path(base_dir, config.captioner),
-        "vocabulary": _vocabulary_path(base_dir, config.vocabulary),
+    default_name = f"{now.astimezone(UTC):%Y%m%dT%H%M%S}-{config.run_label}"
+    name = config.run_name or _unused_name(output_dir, default_name)
+    resolved = config.to_run_config()
+    for key in ("dataset", "generator", "generator-lora", "classifier", "feature-extractor", "captioner"):
+        resolved[key] = absolute_path(base_dir, str(resolved[key]))
+    # A shipped vocabulary has a name without suffix.
+    if Path(config.vocabulary).suffix:
+        resolved["vocabulary"] = str(base_dir / Path(config.vocabulary).expanduser())
+    if config.client_state_dir:
+        resolved["client-state-dir"] = str(base_dir / Path(config.client_state_dir).expanduser())
+    elif not config.resume:
         # Simulated clients write only to the run's folder.
-        "client-state-dir": str(base_dir / Path(config.client_state_dir).expanduser())
-        if config.client_state_dir
-        else ("" if config.resume else str(output_dir / name / "clients")),
-    }
-    return parse_config(config.to_run_config() | paths)
+        resolved["client-state-dir"] = str(output_dir / name / "clients")
+    return parse_config(resolved | {"output-dir": str(output_dir), "run-name": name})
 
 
 def load_resume_config(run: Path) -> dict[str, Any]:
     """Return the config values that resume the run in a folder.
 
-    Raises
-    ------
-    ConfigError
-        When the folder is not a run's, or the run completed or is still running.
+    Raises ConfigError if the folder is not a run's, or the run completed or is still running.
     """
     folder = run.expanduser().resolve()
     try:
@@ -97,13 +89,7 @@ def load_resume_config(run: Path) -> dict[str, Any]:
 
 
 def check_resume_config(before: Mapping[str, Any], config: RunConfig) -> None:
-    """Check that a resumed run keeps its config.
-
-    Raises
-    ------
-    ConfigError
-        Names the key that must not change.
-    """
+    """Check that a resumed run keeps its config; raises ConfigError with the key that must not change."""
     try:
         check_same_config(before, config.to_run_config())
     except ValueError as error:
@@ -114,11 +100,11 @@ def merge_config_sources(files: Iterable[Path], overrides: Iterable[str]) -> dic
     """Return the config values of TOML files and ``KEY=VALUE`` overrides; later ones win."""
     values: dict[str, Any] = {}
     for file in files:
-        values |= read_config(file)
+        values |= _read_config(file)
     return values | dict(parse_override(text) for text in overrides)
 
 
-def read_config(file: Path) -> dict[str, Any]:
+def _read_config(file: Path) -> dict[str, Any]:
     """Return the content of a TOML file of config keys; raises ConfigError if it cannot be read."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
@@ -147,11 +133,6 @@ def absolute_path(base_dir: Path, source: str) -> str:
     """Return the absolute path of an existing folder or file; leave built-in names and hub ids unchanged."""
     path = base_dir / Path(source).expanduser()
     return str(path) if source and source not in BUILTIN_NAMES and path.exists() else source
-
-
-def _vocabulary_path(base_dir: Path, name: str) -> str:
-    """Return the absolute path of a file; leave the name of a shipped vocabulary unchanged."""
-    return str(base_dir / Path(name).expanduser()) if Path(name).suffix else name
 
 
 def _unused_name(output_dir: Path, name: str) -> str:

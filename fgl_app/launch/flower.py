@@ -28,30 +28,15 @@ class LaunchError(RuntimeError):
 
 @dataclass(frozen=True)
 class FlowerEnvironment:
-    """Working directory and environment of Flower's commands.
+    """Working directory and all environment variables of Flower's commands."""
 
-    Attributes
-    ----------
-    folder : Path
-        Working directory; holds no package that a command could import by mistake.
-    env : Mapping[str, str]
-        All environment variables.
-    """
-
-    folder: Path
+    folder: Path  # Holds no package that a command could import by mistake.
     env: Mapping[str, str]
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """Return the environment variables of this process, adapted for Flower's commands.
-
-    Parameters
-    ----------
-    home : Path
-        FLWR_HOME of the commands.
-    """
-    env = dict(os.environ)
-    env["FLWR_HOME"] = str(home)
+    """Return the environment variables of this process, adapted for Flower's commands with this FLWR_HOME."""
+    env = os.environ | {"FLWR_HOME": str(home)}
     # Flower's simulation would connect to this cluster and fail; `ray-address` is the key for clusters.
     env.pop("RAY_ADDRESS", None)
     # Flower starts its other commands from PATH; they must come from this installation.
@@ -98,26 +83,8 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start one of Flower's commands as the leader of a new session.
 
-    Parameters
-    ----------
-    environment : FlowerEnvironment
-        Working directory and environment variables.
-    command : str
-        Name of the command.
-    *arguments : str
-        Arguments of the command.
-    stdout : int
-        File descriptor, or ``subprocess.PIPE``, for stdout and stderr.
-
-    Returns
-    -------
-    subprocess.Popen[str]
-        The process.
-
-    Raises
-    ------
-    LaunchError
-        When the command is not installed.
+    ``stdout`` is a file descriptor, or ``subprocess.PIPE``, for stdout and stderr. Raises LaunchError if the
+    command is not installed.
     """
     path = shutil.which(command, path=environment.env["PATH"])
     if path is None:
@@ -137,13 +104,7 @@ def start(
 
 
 def flwr(environment: FlowerEnvironment, *arguments: str) -> dict[str, Any]:
-    """Run a ``flwr`` command and return its JSON output.
-
-    Raises
-    ------
-    LaunchError
-        When the command fails; gives the reason.
-    """
+    """Run a ``flwr`` command and return its JSON output; raises LaunchError with the reason if it fails."""
     process = start(environment, "flwr", *arguments, "--format", "json", stdout=subprocess.PIPE)
     text, _ = process.communicate()
     try:
@@ -159,19 +120,8 @@ def flwr(environment: FlowerEnvironment, *arguments: str) -> dict[str, Any]:
 def wait_until_healthy(process: subprocess.Popen[str], port: int, authority: Path | None = None) -> None:
     """Wait until a SuperLink answers on the loopback interface.
 
-    Parameters
-    ----------
-    process : subprocess.Popen
-        The SuperLink.
-    port : int
-        Port of the SuperLink.
-    authority : Path or None, default None
-        Certificate of the authority that signed the SuperLink's certificate; None without TLS.
-
-    Raises
-    ------
-    LaunchError
-        When the SuperLink ends or does not answer in time.
+    ``authority`` is the certificate of the authority that signed the SuperLink's certificate; None without
+    TLS. Raises LaunchError if the SuperLink ends or does not answer in time.
     """
     deadline = time.monotonic() + START_SECONDS
     while not is_healthy(port, authority):
@@ -184,13 +134,10 @@ def wait_until_healthy(process: subprocess.Popen[str], port: int, authority: Pat
 
 def is_healthy(port: int, authority: Path | None = None) -> bool:
     """Return whether a SuperLink answers; same parameters as :func:`wait_until_healthy`."""
-    connection = (
-        http.client.HTTPSConnection(
-            "127.0.0.1", port, timeout=5, context=ssl.create_default_context(cafile=authority)
-        )
-        if authority
-        else http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    )
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    if authority:
+        context = ssl.create_default_context(cafile=authority)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200

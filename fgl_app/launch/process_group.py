@@ -24,17 +24,10 @@ def is_alive(process: psutil.Process) -> bool:
 def terminate_process_group(
     variable: str, value: str, *stages: Iterable[psutil.Process], seconds: float = END_SECONDS
 ) -> None:
-    """Terminate processes in stages, then kill all that remain of the group.
+    """Terminate the processes of each stage together, then kill all that remain of the group.
 
-    Parameters
-    ----------
-    variable, value : str
-        Environment variable that marks the group, see :func:`process_group`.
-    *stages : Iterable[psutil.Process]
-        Processes to terminate together, one stage after the other. Processes that do not end in time, and
-        all others of the group, are killed.
-    seconds : float, default 5.0
-        Time limit of each stage, and of the rest of the group afterwards.
+    The environment variable marks the group, see :func:`process_group`. The time limit applies to each
+    stage, and to the rest of the group afterwards.
     """
     # A second Ctrl-C must not leave processes behind.
     with _without_interrupts():

@@ -11,13 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """The resources of this machine that this process can use.
-
-    Attributes
-    ----------
-    cpus, gpus : int
-        Number of CPUs and NVIDIA GPUs.
-    """
+    """The number of CPUs and NVIDIA GPUs of this machine that this process can use."""
 
     cpus: int
     gpus: int
@@ -30,21 +24,10 @@ class Machine:
 
 
 def federation_config(clients: int, machine: Machine, gpus_per_client: float | None) -> str:
-    """Return Flower's federation config: the number of clients and the resources of each.
+    """Return the value of ``flwr run --federation-config``: number and resources of simulated clients.
 
-    Parameters
-    ----------
-    clients : int
-        Number of simulated clients (SuperNodes).
-    machine : Machine
-        Clients get equal numbers of whole CPUs; as many clients run at a time as there are CPUs for.
-    gpus_per_client : float or None
-        Share of a GPU for each client; None for equal shares among the clients that run at a time.
-
-    Returns
-    -------
-    str
-        Value of ``flwr run --federation-config``.
+    Clients get equal numbers of whole CPUs; as many clients run at a time as there are CPUs for. Without
+    ``gpus_per_client``, the clients that run at a time share the GPUs equally.
     """
     cpus_per_client = max(1, machine.cpus // clients)
     concurrent = min(clients, machine.cpus)

@@ -1,8 +1,7 @@
 """Run a Flower app with Flower's own commands in a controlled environment, and wait for its end.
 
-Each simulation starts and stops a SuperLink of its own, on a free port of the loopback interface and in a
-temporary directory. The user's directory and a SuperLink of an earlier run then have no effect on the code
-and the environment variables of the run.
+Each simulation has its own SuperLink, on a free port of the loopback interface and in a temporary directory,
+so that the user's directory and earlier SuperLinks have no effect on its code and environment variables.
 """
 
 from __future__ import annotations
@@ -40,18 +39,10 @@ OUTAGE_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended according to Flower.
+    """How a run ended according to Flower."""
 
-    Attributes
-    ----------
-    status : str
-        Flower's status, such as ``"finished:completed"``.
-    details : str
-        Flower's reason for a failure; can be empty.
-    """
-
-    status: str
-    details: str
+    status: str  # Such as "finished:completed".
+    details: str  # Reason for a failure; can be empty.
 
     @property
     def completed(self) -> bool:
@@ -111,36 +102,15 @@ def run_on(
 
     The SuperLink may be unreachable for up to :data:`OUTAGE_SECONDS` during the run.
 
-    Parameters
-    ----------
-    home : Path
-        FLWR_HOME with the connection "fgl" to the SuperLink.
-    stage : Callable[[Path], Path]
-        As for :func:`simulate`.
-    run_config : Mapping[str, Scalar]
-        Values that override the app's defaults.
-    logs : Path
-        Existing folder for ``flower.log``, the full log of the run.
-    show : Callable[[str], None]
-        Receives each line of the run's log.
-
-    Returns
-    -------
-    RunOutcome
-        Also for a run that failed.
-
-    Raises
-    ------
-    LaunchError
-        When the SuperLink cannot be reached or rejects the run.
+    ``home`` is an FLWR_HOME with the connection "fgl" to the SuperLink; the other parameters and the return
+    value are those of :func:`simulate`, without ``superlink.log``. Raises LaunchError if the SuperLink cannot
+    be reached or rejects the run.
     """
     with tempfile.TemporaryDirectory(prefix="fgl-") as folder:
         environment = FlowerEnvironment(Path(folder), flower_environment(home))
         run_id = _start_run(environment, stage, run_config)
         try:
-            return _follow_to_end(
-                environment, run_id, logs / "flower.log", show, outage_seconds=OUTAGE_SECONDS
-            )
+            return _follow_to_end(environment, run_id, logs / "flower.log", show, OUTAGE_SECONDS)
         except KeyboardInterrupt:
             with suppress(LaunchError):
                 flwr(environment, "stop", run_id, CONNECTION)
@@ -165,9 +135,8 @@ def _start_run(
 def _temporary_environment() -> Iterator[tuple[FlowerEnvironment, int]]:
     """Yield an environment for Flower's commands in a temporary directory, and a free port."""
     root = tempfile.gettempdir()
-    folder = Path(
-        tempfile.mkdtemp(prefix="fgl-", dir=root if len(root) <= _LONGEST_TEMPORARY_ROOT else "/tmp")
-    )
+    root = root if len(root) <= _LONGEST_TEMPORARY_ROOT else "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="fgl-", dir=root))
     try:
         home = folder / "home"
         home.mkdir()

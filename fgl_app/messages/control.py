@@ -1,4 +1,4 @@
-"""SCAFFOLD's part of a request: from which round's control variate a client goes on."""
+"""SCAFFOLD's part of a request: the round whose control variate a client continues from."""
 
 from __future__ import annotations
 

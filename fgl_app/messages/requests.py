@@ -46,7 +46,7 @@ class Request:
 
     run: str
     code: str
-    epochs: int
+    epochs: int | None
     server_round: int
     num_rounds: int
     proximal_mu: float
@@ -82,7 +82,7 @@ def decode_request(config: ConfigRecord) -> Request:
     return Request(
         run=cast(str, config[RUN]),
         code=cast(str, config[CODE]),
-        epochs=cast(int, config.get(EPOCHS, 0)),
+        epochs=cast("int | None", config.get(EPOCHS)),
         server_round=cast(int, config.get(SERVER_ROUND, 0)),
         num_rounds=cast(int, config.get(NUM_ROUNDS, 1)),
         proximal_mu=cast(float, config.get(PROXIMAL_MU, 0.0)),

@@ -20,7 +20,7 @@ def site_name(message: Message) -> str:
     """Return the site's name in a reply; without one, the node id."""
     record = message.content.config_records.get(SITE) if message.has_content() else None
     name = record.get("name") if record is not None else None
-    # A client's claim: cut to what a log line can show.
+    # The client chooses it, so its length is limited to what a log line can show.
     return name[:MAX_NAME_LENGTH] if isinstance(name, str) else str(message.metadata.src_node_id)
 
 

@@ -55,7 +55,9 @@ def run_local_only(session: Session) -> nn.Module:
     for key in sorted(states):
         model = task.model_with(states.pop(key))
         with session.directory.phase("evaluation"):
-            metrics = results[key] = task.evaluate(model, session.dataset, final=True).metrics
+            evaluation = task.evaluate(model, session.dataset, final=True)
+        session.evaluator.check_finite(config.num_server_rounds, evaluation)
+        metrics = results[key] = evaluation.metrics
         log.info("client %s alone: %s", key[0], task.log_text(metrics))
         if best_score is None or task.score(metrics) > best_score:
             best, best_score = model, task.score(metrics)

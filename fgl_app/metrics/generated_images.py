@@ -14,10 +14,7 @@ NEIGHBOURS = 3
 def fidelity(real: Tensor, generated: Tensor) -> dict[str, float]:
     """Compare the features of real and generated images.
 
-    Parameters
-    ----------
-    real, generated : Tensor
-        Features, floating, shapes (N, F) and (M, F); at least four rows each.
+    The features are floating, of shapes (N, F) and (M, F), with at least four rows each.
 
     Returns
     -------

@@ -95,11 +95,5 @@ KEY_FIGURES = tuple(spec for spec in _SPECS if spec.primary or spec.explanation)
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
-    """Return metrics as text, such as ``"accuracy 96.3 %, loss 0.143"``.
-
-    Parameters
-    ----------
-    metrics : Mapping[str, float]
-        Values by key of :data:`METRICS`, in the order of the text.
-    """
+    """Return metrics by key of :data:`METRICS` as text, such as ``"accuracy 96.3 %, loss 0.143"``."""
     return ", ".join(f"{METRICS[key].title} {METRICS[key].format(value)}" for key, value in metrics.items())

@@ -11,28 +11,15 @@ Direction = Literal["uplink", "downlink"]
 class TrafficLedger:
     """Count serialized bytes and messages by phase and direction.
 
-    Uplink is client to server, downlink is server to client.
-
-    Parameters
-    ----------
-    phases : Mapping[str, Mapping[str, int]] or None, default None
-        Initial counts, as from :meth:`by_phase`.
+    Uplink is client to server, downlink is server to client. ``phases`` has initial counts, as from
+    :meth:`by_phase`.
     """
 
     def __init__(self, phases: Mapping[str, Mapping[str, int]] | None = None) -> None:
         self._phases = {phase: dict(counts) for phase, counts in (phases or {}).items()}
 
     def record(self, phase: str, direction: Direction, num_bytes: int) -> None:
-        """Count one message.
-
-        Parameters
-        ----------
-        phase : str
-            Phase of the run.
-        direction : {"uplink", "downlink"}
-            Direction of the message.
-        num_bytes : int
-            Serialized size of the message.
+        """Count one message of ``num_bytes`` serialized bytes.
 
         Raises
         ------
@@ -59,9 +46,6 @@ class TrafficLedger:
     def by_phase(self) -> dict[str, dict[str, int]]:
         """Return a copy of the counts of each phase, in the order of their first messages.
 
-        Returns
-        -------
-        dict[str, dict[str, int]]
-            ``uplink`` and ``downlink`` (bytes), ``uplink_messages`` and ``downlink_messages`` of each phase.
+        The keys are ``uplink`` and ``downlink`` (bytes), ``uplink_messages`` and ``downlink_messages``.
         """
         return {phase: dict(counts) for phase, counts in self._phases.items()}

@@ -7,17 +7,9 @@ from datetime import datetime
 
 
 def format_bytes(n: float) -> str:
-    """Return a number of bytes in decimal units.
+    """Return a number of bytes, at least 0, in decimal units.
 
-    Parameters
-    ----------
-    n : float
-        Bytes, at least 0.
-
-    Returns
-    -------
-    str
-        Three or four digits and a unit, such as ``"512 B"``, ``"1.5 KB"`` or ``"44.7 MB"``.
+    Three or four digits and a unit, such as ``"512 B"``, ``"1.5 KB"`` or ``"44.7 MB"``.
     """
     if n < 1000:
         return f"{n:.0f} B"
@@ -37,17 +29,9 @@ def format_range(values: Collection[int]) -> str:
 
 
 def format_duration(s: float) -> str:
-    """Return a duration in one or two units.
+    """Return a duration in seconds, at least 0, in one or two units.
 
-    Parameters
-    ----------
-    s : float
-        Seconds, at least 0.
-
-    Returns
-    -------
-    str
-        Such as ``"0.42 s"``, ``"12.3 s"``, ``"3 min 5 s"`` or ``"2 h 14 min"``.
+    Such as ``"0.42 s"``, ``"12.3 s"``, ``"3 min 5 s"`` or ``"2 h 14 min"``.
     """
     if s < 0.995:
         return f"{s:.2f} s"

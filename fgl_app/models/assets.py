@@ -12,17 +12,10 @@ DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 
 
 def asset(name: str, marker: str) -> Path:
-    """Return the folder of an embedded model.
+    """Return the folder of an embedded model: ``fgl_app/assets/NAME``, which contains the file ``marker``.
 
     Flower's app bundle has no binary files and shadows the installed package, so the folder is found through
     the installed distribution and not relative to this module.
-
-    Parameters
-    ----------
-    name : str
-        Folder in ``fgl_app/assets``.
-    marker : str
-        A file in that folder.
 
     Raises
     ------
@@ -32,7 +25,10 @@ def asset(name: str, marker: str) -> Path:
     try:
         installed = distribution("fgl-app")
     except PackageNotFoundError:
-        raise FileNotFoundError("fgl-app is not installed here: run `pip install fgl-app[app]`") from None
+        raise FileNotFoundError(
+            "fgl-app is not installed in this environment; install its wheel or checkout with pip, "
+            "since the embedded models are found through the installation"
+        ) from None
     origin = json.loads(installed.read_text("direct_url.json") or "{}")
     if origin.get("dir_info", {}).get("editable"):
         root = Path(unquote(urlparse(origin["url"]).path))

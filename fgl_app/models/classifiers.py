@@ -16,19 +16,15 @@ from fgl_app.models.hub_ids import is_hub_id, unknown_source_error, unreachable_
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+
+def _resnet(depths: list[int], widths: list[int], layer_type: str) -> tuple[str, dict[str, Any]]:
+    return "resnet", {"depths": depths, "hidden_sizes": widths, "layer_type": layer_type}
+
+
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "resnet18": (
-        "resnet",
-        {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
-    ),
-    "resnet34": (
-        "resnet",
-        {"depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
-    ),
-    "resnet50": (
-        "resnet",
-        {"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048], "layer_type": "bottleneck"},
-    ),
+    "resnet18": _resnet([2, 2, 2, 2], [64, 128, 256, 512], "basic"),
+    "resnet34": _resnet([3, 4, 6, 3], [64, 128, 256, 512], "basic"),
+    "resnet50": _resnet([3, 4, 6, 3], [256, 512, 1024, 2048], "bottleneck"),
     "vit-small": ("vit", {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}),
     "convnext-tiny": ("convnext", {}),
 }
@@ -66,12 +62,8 @@ class SmallCNN(nn.Sequential):
 class TransformersClassifier(nn.Module):
     """An image classifier of ``transformers`` that returns logits.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Takes ``config.num_channels`` channels; greyscale images are repeated to match.
-    mean, std : Sequence[float], default (0.5,), (0.5,)
-        Normalization of pixels in [0, 1] that it was trained with, per channel or for all channels.
+    Greyscale images are repeated to match ``config.num_channels``. ``mean`` and ``std`` are the normalization
+    of pixels in [0, 1] that the model was trained with, per channel or for all channels.
     """
 
     mean: Tensor
@@ -109,22 +101,11 @@ def check_classifier(name: str) -> None:
 def build_classifier(
     name: str, *, num_classes: int, in_channels: int, image_size: int, seed: int
 ) -> nn.Module:
-    """Build a classifier with seeded or pretrained initial weights.
+    """Build a classifier with seeded or pretrained initial weights, on the CPU.
 
-    Parameters
-    ----------
-    name : str
-        "cnn" or one of :data:`ARCHITECTURES`, from scratch; or the hub id or folder of a pretrained
-        ``transformers`` image classifier, which gets a new head if its number of classes differs.
-    num_classes, in_channels, image_size : int
-        Shape of output and input.
-    seed : int
-        Seed of the initial weights; the global random state does not change.
-
-    Returns
-    -------
-    nn.Module
-        On the CPU, maps (N, C, H, W) in [-1, 1] to logits (N, num_classes).
+    ``name`` is "cnn" or one of :data:`ARCHITECTURES`, from scratch; or the hub id or folder of a pretrained
+    ``transformers`` image classifier, which gets a new head if its number of classes differs. The model maps
+    (N, C, H, W) in [-1, 1] to logits (N, num_classes). The global random state does not change.
 
     Raises
     ------

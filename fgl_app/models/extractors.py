@@ -23,14 +23,8 @@ BATCH_SIZE = 250
 class Extractor:
     """Extract features from images.
 
-    Parameters
-    ----------
-    name : str
-        Identifies the extractor in the summary.
-    model : nn.Module
-        Classifier, whose features are the inputs of its last linear layer; or extractor of uint8 images.
-    classifies : bool
-        Whether the model is a classifier.
+    The model is a classifier, whose features are the inputs of its last linear layer, or an extractor of
+    uint8 images. ``name`` identifies the extractor in the summary.
     """
 
     name: str
@@ -44,17 +38,10 @@ class Extractor:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return features and predicted classes.
+        """Return features and predicted classes of uint8 images of shape (N, C, H, W) on any device.
 
-        Parameters
-        ----------
-        images : Tensor
-            uint8, shape (N, C, H, W), any device.
-
-        Returns
-        -------
-        tuple[Tensor, Tensor or None]
-            float32 of shape (N, F), and int64 of shape (N,) from a classifier; both on the CPU.
+        Features are float32 of shape (N, F); classes are int64 of shape (N,), None without a classifier. Both
+        are on the CPU.
         """
         device = next(self.model.parameters()).device
         batches = [batch.to(device) for batch in images.split(BATCH_SIZE)]
@@ -99,22 +86,11 @@ def check_extractor(name: str, dataset: str, *, num_classes: int, channels: int)
 
 
 def load_extractor(name: str, dataset: str, device: torch.device) -> Extractor:
-    """Load a feature extractor.
+    """Load the feature extractor of a dataset in evaluation mode.
 
-    Parameters
-    ----------
-    name : str
-        "auto" for the embedded extractor of the dataset, "inception" for Inception v3 with the standard
-        weights of Frechet distances (downloaded by torch-fidelity), or a folder of ``save_classifier``.
-    dataset : str
-        Name of the dataset.
-    device : torch.device
-        Device of the model.
-
-    Returns
-    -------
-    Extractor
-        In evaluation mode; the name of a classifier contains a hash of its weights.
+    ``name`` is "auto" for the embedded extractor of the dataset, "inception" for Inception v3 with the
+    standard weights of Frechet distances (downloaded by torch-fidelity), or a folder of ``save_classifier``.
+    The extractor's name contains a hash of a classifier's weights.
 
     Raises
     ------

@@ -27,16 +27,8 @@ IGNORED_CONFIG_KEYS = (
 def encoder_fingerprint(pipeline: DiffusionPipeline) -> str:
     """Return a hash of the text encoding, the same in single and in half precision.
 
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        Result of :func:`load_text_encoder` or :func:`load_pipeline`.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits, a hash of the tokenizers' vocabularies and of the encoders' configs, weights
-        and LoRA weights.
+    16 hexadecimal digits, a hash of the tokenizers' vocabularies and of the encoders' configs, weights and
+    LoRA weights.
     """
     return cast(str, pipeline.encoder_fingerprint)
 

@@ -20,12 +20,10 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 def check_lora(lora: str, family: str) -> None:
     """Raise ValueError if LoRA weights cannot be loaded or do not fit a family of pipelines."""
-    if not lora:
-        return
-    import diffusers
+    if lora:
+        import diffusers
 
-    pipeline_class = getattr(diffusers, family)
-    _load(pipeline_class, lora)
+        _load(getattr(diffusers, family), lora)
 
 
 def lora_weights(pipeline_class: type[DiffusionPipeline], lora: str) -> dict[str, Tensor]:

@@ -72,19 +72,8 @@ class Placement:
 def load_text_encoder(generator: str, placement: Placement, lora: str = "") -> DiffusionPipeline:
     """Load the part of a pipeline that encodes prompts: tokenizers and text encoders, without U-Net and VAE.
 
-    Parameters
-    ----------
-    generator : str
-        "embedded", a hub id or a folder.
-    placement : Placement
-        Device and precision of the text encoders.
-    lora : str, default ""
-        LoRA weights, applied to the text encoders; empty for none.
-
-    Returns
-    -------
-    DiffusionPipeline
-        Its ``encode_prompt`` works. Cached for the next call.
+    The arguments are those of :func:`load_pipeline`. The LoRA weights are applied to the text encoders. The
+    pipeline's ``encode_prompt`` works; it is cached for the next call.
     """
     config = load_pipeline_config(generator)
     pipeline = _from_pretrained(

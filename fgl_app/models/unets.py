@@ -45,23 +45,10 @@ def check_unet(name: str, side: int) -> None:
 
 
 def build_unet(name: str, *, channels: int, side: int, num_classes: int, seed: int) -> UNet2DModel:
-    """Build a U-Net with seeded initial weights.
+    """Build the U-Net "small" or "ddpm" with seeded initial weights, on the CPU.
 
-    Parameters
-    ----------
-    name : str
-        "small" or "ddpm".
-    channels, side : int
-        Shape of the examples.
-    num_classes : int
-        Number of classes of a class-conditional model; 0 for an unconditional one.
-    seed : int
-        Seed of the initial weights; the global random state does not change.
-
-    Returns
-    -------
-    UNet2DModel
-        On the CPU.
+    ``channels`` and ``side`` are the shape of the examples; ``num_classes`` is 0 for an unconditional model.
+    The global random state does not change.
     """
     from diffusers import UNet2DModel
 

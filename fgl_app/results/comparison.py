@@ -23,22 +23,8 @@ _FEDAVG_NOTE = (
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write a page that compares runs: results, curves, bytes, seconds and config differences.
 
-    Parameters
-    ----------
-    folders : Sequence[Path]
-        Run directories, in display order.
-    out : Path
-        The HTML file to write.
-
-    Returns
-    -------
-    Path
-        The file, which has no scripts and no references to other files.
-
-    Raises
-    ------
-    FileNotFoundError
-        If one of the folders is not a run directory.
+    The folders are in display order. The page has no scripts and no references to other files; its path is
+    returned. Raises FileNotFoundError if a folder is not a run directory.
     """
     from fgl_app.results.pages import COMPARISON, render
 

@@ -16,22 +16,7 @@ if TYPE_CHECKING:
 
 
 def plot_metric(spec: MetricSpec, points: Sequence[tuple[int, float]], path: Path) -> None:
-    """Draw one run's metric by round.
-
-    Parameters
-    ----------
-    spec : MetricSpec
-        The metric: title, format and scale of the value axis.
-    points : Sequence[tuple[int, float]]
-        Rounds, ascending, and values; at least two.
-    path : Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two points.
-    """
+    """Draw one run's metric by ascending round; raises ValueError if there are fewer than two points."""
     if len(points) < 2:
         raise ValueError(f"points must hold at least two rounds, got {len(points)}")
     rounds, values = zip(*points, strict=True)
@@ -46,21 +31,11 @@ def plot_metric(spec: MetricSpec, points: Sequence[tuple[int, float]], path: Pat
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric of one of several runs.
-
-    Attributes
-    ----------
-    label : str
-        Name of the run.
-    number : int
-        Index of the run, from 0; selects the colour.
-    points : Sequence[tuple[float, float]]
-        x and value. A single point gets a horizontal line.
-    """
+    """A metric of one of several runs."""
 
     label: str
-    number: int
-    points: Sequence[tuple[float, float]]
+    number: int  # Index of the run, from 0; selects the colour.
+    points: Sequence[tuple[float, float]]  # x and value. A single point gets a horizontal line.
 
 
 def run_color(number: int) -> str:
@@ -69,18 +44,10 @@ def run_color(number: int) -> str:
 
 
 def plot_curves(spec: MetricSpec, curves: Sequence[Curve], x: str, file: IO[bytes]) -> None:
-    """Draw a metric of several runs in one plot.
+    """Draw a metric of several runs in one PNG.
 
-    Parameters
-    ----------
-    spec : MetricSpec
-        The metric.
-    curves : Sequence[Curve]
-        At least one curve, each with at least one point.
-    x : {"round", "uplink_bytes"}
-        Quantity on the horizontal axis; bytes are on a logarithmic scale.
-    file : IO[bytes]
-        Receives the PNG.
+    There is at least one curve, each with at least one point. ``x`` is "round" or "uplink_bytes"; bytes are
+    on a logarithmic scale.
     """
     subtitle = "by round" if x == "round" else "by bytes sent by the clients"
     rows = math.ceil(len(curves) / 2)
@@ -119,22 +86,15 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
 def plot_corrections(decisions: Sequence[Mapping[str, Any]], threshold: float, path: Path) -> None:
     """Draw the decisions of FedDDPM+: the clients' loss, its relative improvement and the corrections.
 
-    Parameters
-    ----------
-    decisions : Sequence[Mapping[str, Any]]
-        For each round "round", "loss", "improvement" (None when unknown) and "corrected".
-    threshold : float
-        Relative improvement per round below which the loss counts as a plateau.
-    path : Path
-        The PNG to write.
+    Each round has "round", "loss", "improvement" (None when unknown) and "corrected". The threshold is the
+    relative improvement per round below which the loss counts as a plateau.
     """
     from matplotlib.ticker import PercentFormatter
 
     corrected = [row["round"] for row in decisions if row["corrected"]]
-    numbers = ", ".join(map(str, corrected))
-    subtitle = (
-        f"corrected after round {numbers}" if corrected else "no correction: the loss reached no plateau"
-    )
+    subtitle = "no correction: the loss reached no plateau"
+    if corrected:
+        subtitle = f"corrected after round {', '.join(map(str, corrected))}"
     with picture(path, 4.6, "Corrections", subtitle) as figure:
         upper, lower = figure.subplots(2, sharex=True)
         for axes, name in ((upper, "loss"), (lower, "improvement")):

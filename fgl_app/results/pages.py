@@ -186,14 +186,9 @@ def embed_png(png: bytes, caption: str) -> dict[str, str]:
 
 
 def render(content: str, **values: object) -> str:
-    """Return a whole HTML page.
+    """Return a whole HTML page from :data:`REPORT` or :data:`COMPARISON`.
 
-    Parameters
-    ----------
-    content : str
-        :data:`REPORT` or :data:`COMPARISON`.
-    **values
-        ``title`` and the variables of the template; markup in them is escaped.
+    The values are ``title`` and the variables of the template; markup in them is escaped.
     """
     from jinja2 import Environment, StrictUndefined
 

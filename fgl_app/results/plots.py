@@ -35,19 +35,8 @@ _DIRECTION_STYLES = {"sent": ("-", "^", BLUE), "received": ("-", "v", ORANGE), "
 def plot_label_distribution(counts: npt.NDArray[np.integer], class_names: Sequence[str], path: Path) -> None:
     """Draw the label distribution: one row per client, one column per class, darker for more examples.
 
-    Parameters
-    ----------
-    counts : ndarray of int, shape (clients, classes)
-        Number of examples per client and class.
-    class_names : Sequence[str]
-        Name of each class.
-    path : Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If the number of names is not the number of classes.
+    ``counts`` has shape (clients, classes). Raises ValueError if the number of names is not the number of
+    classes.
     """
     num_clients, num_classes = counts.shape
     if len(class_names) != num_classes:
@@ -201,14 +190,8 @@ def plot_traffic(
 ) -> None:
     """Draw the bytes that clients sent and received in each phase, on a logarithmic axis.
 
-    Parameters
-    ----------
-    by_phase : Mapping[str, Mapping[str, int]]
-        ``uplink`` and ``downlink`` (bytes) of each phase, as from ``TrafficLedger.by_phase``.
-    path : Path
-        The PNG to write.
-    reference : tuple[str, int] or None, default None
-        Name of another method and the bytes it would send in each direction.
+    Each phase has its ``uplink`` and ``downlink`` bytes, as from ``TrafficLedger.by_phase``. The reference is
+    the name of another method and the bytes it would send in each direction.
     """
     sent = sum(phase["uplink"] for phase in by_phase.values())
     received = sum(phase["downlink"] for phase in by_phase.values())

@@ -40,24 +40,9 @@ class _KeyFigure:
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """Write ``report.html`` from the files of a run, and redraw its curve and its traffic.
 
-    Without ``summary.json`` the run is reported as running or unfinished, with the results so far.
-
-    Parameters
-    ----------
-    run_dir : Path
-        Contains ``config.json`` and, as far as written, ``metrics.jsonl``, ``summary.json`` and pictures.
-    out : Path or None, default None
-        File to write instead of ``run_dir/report.html``; ``run_dir`` then stays unchanged.
-
-    Returns
-    -------
-    Path
-        The report, which has no scripts and no references to other files.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``run_dir`` has no ``config.json``.
+    Without ``summary.json`` the run is reported as running or unfinished, with the results so far. The report
+    has no scripts and no references to other files, and its path is returned. With ``out``, the report is
+    written there and ``run_dir`` stays unchanged. Raises FileNotFoundError without a ``config.json``.
     """
     from fgl_app.results.pages import REPORT, embed_png, render
 

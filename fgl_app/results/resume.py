@@ -15,13 +15,7 @@ _LOCATION_KEYS = {"output-dir", "run-name", "resume"}
 
 
 def read_run_config(path: Path) -> dict[str, Any]:
-    """Return the config of a run that can be resumed.
-
-    Raises
-    ------
-    ValueError
-        If the folder is not a run directory or the run completed.
-    """
+    """Return the config of a run; raises ValueError if it completed or the folder is not a run directory."""
     try:
         config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -34,15 +28,8 @@ def read_run_config(path: Path) -> dict[str, Any]:
 def check_same_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Validate that a resumed run keeps its config.
 
-    Parameters
-    ----------
-    before, now : Mapping[str, Any]
-        Run configs. The nodes to wait for may change, and the number of clients when sites own their data.
-
-    Raises
-    ------
-    ValueError
-        If another key changed; the message names the first one.
+    The nodes to wait for may change, and the number of clients when sites own their data. Raises ValueError
+    with the first other key that changed.
     """
     free = {"min-nodes", "node-timeout"}
     if before.get("partitioning") == "sites":
@@ -58,12 +45,7 @@ def check_same_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None
 def lock_run(path: Path) -> IO[str]:
     """Lock a run directory for this process until the returned file is closed.
 
-    Raises
-    ------
-    ValueError
-        If another process holds the lock.
-    OSError
-        If the lock file cannot be written.
+    Raises ValueError if another process holds the lock, OSError if the lock file cannot be written.
     """
     file = (path / LOCK_FILE).open("w")
     try:
@@ -75,13 +57,7 @@ def lock_run(path: Path) -> IO[str]:
 
 
 def check_not_running(path: Path) -> None:
-    """Validate that no process writes to a run directory.
-
-    Raises
-    ------
-    ValueError
-        If a process does, or if the directory is not writable.
-    """
+    """Raise ValueError if a process writes to a run directory, or if the directory is not writable."""
     try:
         if (path / LOCK_FILE).exists():
             lock_run(path).close()

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -28,13 +28,7 @@ _LAST_KEYS = (
 
 
 class RunDirectory:
-    """The directory of one run; use :meth:`create` for a new run and :meth:`reopen` to resume one.
-
-    Attributes
-    ----------
-    path : Path
-        The directory.
-    """
+    """The directory of one run; use :meth:`create` for a new run and :meth:`reopen` to resume one."""
 
     def __init__(self, path: Path, lock: IO[str]) -> None:
         self.path = path
@@ -47,24 +41,8 @@ class RunDirectory:
     def create(cls, output_dir: Path, name: str, config: Mapping[str, Any]) -> Self:
         """Create ``output_dir/name``, write ``config.json`` and link ``output_dir/latest`` to the directory.
 
-        Parameters
-        ----------
-        output_dir : Path
-            Parent of all run directories; created when absent.
-        name : str
-            Name of the run directory.
-        config : Mapping[str, Any]
-            The resolved run config, JSON values.
-
-        Returns
-        -------
-        RunDirectory
-            The directory; its clock starts now.
-
-        Raises
-        ------
-        OSError
-            If the directory contains anything but log files or is not writable.
+        ``output_dir`` is created when absent; the clock starts now. Raises OSError if the directory contains
+        anything but log files or is not writable.
         """
         path = output_dir / name
         try:
@@ -86,24 +64,10 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, path: Path, config: Mapping[str, Any]) -> Self:
-        """Reopen the directory of a run that did not complete.
+        """Reopen the directory of a run that did not complete; the clock starts now.
 
-        Parameters
-        ----------
-        path : Path
-            The directory.
-        config : Mapping[str, Any]
-            The resolved run config; only the keys that :func:`check_same_config` allows may have changed.
-
-        Returns
-        -------
-        RunDirectory
-            The directory; its clock starts now.
-
-        Raises
-        ------
-        ValueError
-            If ``path`` is not a run directory, the run completed or still runs, or its config changed.
+        Only config keys that :func:`check_same_config` allows may have changed. Raises ValueError if another
+        key changed, ``path`` is not a run directory, or the run completed or still runs.
         """
         check_same_config(read_run_config(path), config)
         lock = lock_run(path)
@@ -124,25 +88,13 @@ class RunDirectory:
         return {"total": self._elapsed(), **{name: round(s, 3) for name, s in self._phases.items()}}
 
     def log(self, event: Mapping[str, Any]) -> None:
-        """Append an event to ``metrics.jsonl``.
-
-        Parameters
-        ----------
-        event : Mapping[str, Any]
-            JSON values; ``time`` (UTC, ISO 8601) and ``elapsed`` (seconds since the start) are put first.
-        """
+        """Append an event to ``metrics.jsonl``, after ``time`` (UTC, ISO 8601) and ``elapsed`` (seconds)."""
         stamp = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "elapsed": self._elapsed()}
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(to_json(stamp | dict(event), indent=None))
 
     def drop_rounds_after(self, last: int) -> None:
-        """Remove the events of rounds that a resumed run repeats, and incomplete lines.
-
-        Parameters
-        ----------
-        last : int
-            Number of the last round to keep.
-        """
+        """Remove the events of rounds after ``last``, which a resumed run repeats, and incomplete lines."""
         file = self.path / "metrics.jsonl"
         kept = [event for event in read_lines(file) if event["event"] != "round" or event["round"] <= last]
         write_atomically(file, "".join(to_json(event, indent=None) for event in kept))
@@ -151,10 +103,7 @@ class RunDirectory:
     def phase(self, name: str) -> Iterator[None]:
         """Measure the duration of a phase and log it, with the error if the phase raises.
 
-        Parameters
-        ----------
-        name : str
-            Name of the phase; not ``total``. Durations of the same name add up in :attr:`seconds`.
+        Durations of the same name add up in :attr:`seconds`.
         """
         assert name != "total", "the phase 'total' would hide the run's total"
         start = time.monotonic()
@@ -176,13 +125,9 @@ class RunDirectory:
         self._phases = phases
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write ``summary.json`` atomically.
+        """Write ``summary.json`` atomically, with the outcome first and the tables last.
 
-        Parameters
-        ----------
-        summary : Mapping[str, Any]
-            JSON values in any order. The file has the outcome first and the tables last; NaN and infinities
-            become null.
+        NaN and infinities become null.
         """
         middle = sorted(set(summary) - {*_FIRST_KEYS, *_LAST_KEYS})
         order = [key for key in (*_FIRST_KEYS, *middle, *_LAST_KEYS) if key in summary]
@@ -193,19 +138,11 @@ class RunDirectory:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that affect results.
-
-    Returns
-    -------
-    dict[str, str]
-        Version by distribution name, without packages that are not installed.
-    """
+    """Return the versions of Python and of the installed distributions that affect results, by name."""
     found = {"python": platform.python_version()}
     for name in _DISTRIBUTIONS:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -18,32 +18,16 @@ from fgl_app.results.resume import is_running
 
 @dataclass(frozen=True)
 class Run:
-    """The files of a run; missing values are empty or None.
+    """The files of a run; missing values are empty or None."""
 
-    Attributes
-    ----------
-    path : Path
-        The run directory, with links resolved.
-    config, summary : Mapping[str, Any]
-        ``config.json`` and ``summary.json``.
-    events : tuple[Mapping[str, Any], ...]
-        ``metrics.jsonl``.
-    """
-
-    path: Path
-    config: Mapping[str, Any]
-    summary: Mapping[str, Any]
-    events: tuple[Mapping[str, Any], ...]
+    path: Path  # The run directory, with links resolved.
+    config: Mapping[str, Any]  # config.json
+    summary: Mapping[str, Any]  # summary.json
+    events: tuple[Mapping[str, Any], ...]  # metrics.jsonl
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read a run directory.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the folder has no ``config.json``.
-        """
+        """Read a run directory; raises FileNotFoundError if the folder has no ``config.json``."""
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} is not a run directory: it has no config.json")
         return cls.read_partial(folder)
@@ -183,17 +167,9 @@ def total_last(phases: Iterable[str]) -> list[str]:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Return the runs in an output directory, the newest last.
+    """Return the runs in an output directory, the newest last; links, such as ``latest``, are skipped.
 
-    Parameters
-    ----------
-    folder : Path
-        Parent of run directories. Links, such as ``latest``, and other folders are skipped.
-
-    Returns
-    -------
-    list[Run]
-        All runs, including failed and unfinished runs and runs that only wrote a log.
+    Failed and unfinished runs, and runs that only wrote a log, are included.
     """
     folders = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
     runs = [Run.read_partial(entry) for entry in folders if _is_run(entry)]

@@ -47,21 +47,8 @@ def picture(
 ) -> Iterator[Figure]:
     """Create a figure with a title, and save it as a PNG on exit.
 
-    Parameters
-    ----------
-    path : Path or IO[bytes]
-        The PNG to write.
-    height : float
-        Height of the picture, inches; the title takes the top ``TITLE_HEIGHT``.
-    title, subtitle : str
-        Subject, and main finding in one line.
-    dpi : float, default 200
-        Pixels per inch.
-
-    Yields
-    ------
-    matplotlib.figure.Figure
-        A figure outside pyplot's global state, so any thread can draw.
+    The height is in inches; the title takes the top ``TITLE_HEIGHT``. The subtitle has the main finding in
+    one line. The figure is outside pyplot's global state, so any thread can draw.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure

@@ -37,30 +37,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table for the page templates.
-
-    Attributes
-    ----------
-    title : str
-        Heading.
-    head : Sequence[str]
-        Column titles; empty for none.
-    rows : Sequence[Row]
-        Body.
-    kind : str, default ""
-        CSS classes: ``numeric``, ``pairs``, ``incidents``, ``long`` (scrolls), ``runs``.
-    note : str, default ""
-        Line below the table.
-    colors : Sequence[str], default ()
-        Colour of each column's legend mark.
-    """
+    """A table for the page templates."""
 
     title: str
-    head: Sequence[str]
+    head: Sequence[str]  # Column titles; empty for none.
     rows: Sequence[Row]
-    kind: str = ""
-    note: str = ""
-    colors: Sequence[str] = ()
+    kind: str = ""  # CSS classes: numeric, pairs, incidents, long (scrolls), runs.
+    note: str = ""  # Line below the table.
+    colors: Sequence[str] = ()  # Colour of each column's legend mark.
 
 
 def problem_tables(run: Run) -> list[Table]:
@@ -157,8 +141,7 @@ def changed_keys(config: Mapping[str, Any]) -> frozenset[str]:
         defaults = parse_config({"method": config["method"]}).to_run_config()
     except (ConfigError, KeyError):
         return frozenset()
-    changed = {key for key, value in config.items() if value != defaults.get(key, value)}
-    return frozenset(changed - LOCATION_KEYS)
+    return frozenset(key for key in config if config[key] != defaults.get(key, config[key])) - LOCATION_KEYS
 
 
 def _incident_table(title: str, incidents: Sequence[Mapping[str, Any]]) -> Table:

@@ -23,10 +23,7 @@ _OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
 def check_trackers(names: Sequence[str]) -> str:
     """Return the names of the trackers, separated by commas, if their packages are installed.
 
-    Raises
-    ------
-    ValueError
-        If a package is not installed; the message has the command that installs it.
+    Raises ValueError with the command that installs a missing package.
     """
     for name in names:
         try:
@@ -85,16 +82,7 @@ class Trackers:
     ) -> None:
         """Log a round's metrics, and the bytes and seconds of each phase so far.
 
-        Parameters
-        ----------
-        server_round : int
-            Number of the round, the trackers' step.
-        metrics : Mapping[str, float]
-            Values by name.
-        traffic : Mapping[str, Mapping[str, int]]
-            Bytes by phase and direction, as from ``TrafficLedger.by_phase``.
-        seconds : Mapping[str, float]
-            Seconds by phase, and in ``total``.
+        Bytes are by phase and direction, as from ``TrafficLedger.by_phase``; seconds include ``total``.
         """
         values: dict[str, float] = dict(metrics)
         for way in ("uplink", "downlink"):

@@ -88,8 +88,8 @@ def sample_shares(
     good = list(shares)
     missing = sum(client.num_images for client in clients) - sum(shares.values())
     for number, count in zip(good, apportion([shares[each] for each in good], missing), strict=True):
-        if count:
-            sample(number, count)
+        if count and not sample(number, count):
+            log.warning("auxiliary set: %d images fewer, since a model drew none this time", count)
     auxiliary = LabeledLatents(
         torch.cat([part.latents for part in parts]), torch.cat([part.labels for part in parts])
     )

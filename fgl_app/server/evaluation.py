@@ -74,13 +74,17 @@ class RoundEvaluator:
         """Evaluate a model after a round, record the result, and return its metrics."""
         with self.directory.phase("evaluation"):
             evaluation = self.task.evaluate(model, self.dataset, final=self._is_final(server_round))
+        self.check_finite(server_round, evaluation)
+        self.record(server_round, evaluation)
+        return evaluation.metrics
+
+    def check_finite(self, server_round: int, evaluation: Evaluation) -> None:
+        """Raise ValueError when a metric of a model is NaN or infinite."""
         for name, value in evaluation.metrics.items():
             if not math.isfinite(value):
                 raise ValueError(
                     f"round {server_round}: {name} of the global model is {value}; lower the learning rates"
                 )
-        self.record(server_round, evaluation)
-        return evaluation.metrics
 
     def evaluate_if_due(self, server_round: int, model: nn.Module) -> None:
         """Evaluate a model after a round when the config asks for it."""

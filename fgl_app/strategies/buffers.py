@@ -40,15 +40,16 @@ class PlainBuffersStrategy(WrapperStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the wrapped strategy's aggregate with plainly averaged buffers."""
         replies = list(replies)
-        averages = self._average_buffers([reply.content for reply in replies if reply.has_content()])
         arrays, metrics = super().aggregate_train(server_round, replies)
-        if arrays is not None and averages:
-            arrays = ArrayRecord({**arrays, **averages})
+        if arrays is not None:
+            contents = [reply.content for reply in replies if reply.has_content()]
+            arrays = ArrayRecord({**arrays, **self._average_buffers(contents)})
         return arrays, metrics
 
     def _average_buffers(self, contents: list[RecordDict]) -> ArrayRecord:
         parts = [self._with_buffers_only(content) for content in contents]
-        return aggregate_arrayrecords(parts, NUM_EXAMPLES) if parts else ArrayRecord()
+        key = getattr(self.strategy, "weighted_by_key", NUM_EXAMPLES)
+        return aggregate_arrayrecords(parts, key) if parts else ArrayRecord()
 
     def _with_buffers_only(self, content: RecordDict) -> RecordDict:
         # The weights are the first record, whatever its name; SCAFFOLD's variates are the second.

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from statistics import median_low
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.algorithms.robustness import cap_weights, find_outliers
-from fgl_app.messages.keys import NUM_EXAMPLES, TRAIN_LOSS
-from fgl_app.messages.replies import check_evaluated, check_trained, num_examples
+from fgl_app.messages.replies import check_evaluated, check_trained
 from fgl_app.messages.sites import site_name
 from fgl_app.messages.validation import UploadError
 from fgl_app.messages.weights import require_finite, restore_dtypes
 from fgl_app.progress import log
 from fgl_app.strategies.exchange import ClientFailure, TooFewRepliesError, too_few_replies, wait_for_nodes
-from fgl_app.strategies.wrapper import WrapperStrategy
+from fgl_app.strategies.limits import cap_reply_weights, outlying_replies
+from fgl_app.strategies.wrapper import WrapperStrategy, nested_strategies
 
 
 class CheckedStrategy(WrapperStrategy):
@@ -45,11 +41,12 @@ class CheckedStrategy(WrapperStrategy):
         Seconds to wait for these nodes, and lifetime of a request: a node that was away does not work through
         the requests of earlier rounds.
     max_update_ratio : float, default 100.0
-        A reply is left out when the norm of its update is larger than this multiple of the median reply's, or
-        its "train-loss" than this multiple of the median loss (at least 1); 0 accepts any. With fewer than
-        three replies there is no limit.
+        A reply is left out when the norm of its update is larger than this multiple of the median reply's (at
+        least 0.001 of the norm of the weights), or its "train-loss" than this multiple of the median loss (at
+        least 1). 0 accepts any; fewer than three replies are not compared.
     max_weight_ratio : float, default 10.0
-        A reply's "num-examples" counts at most this multiple of the median reply's; 0 sets no limit.
+        A reply's "num-examples" counts at most this multiple of the median reply's. 0 sets no limit; fewer
+        than three replies are not compared.
     metric_ranges : Mapping[str, tuple[float, float]] or None, default None
         Lowest and highest value of metrics in the replies of evaluations; None accepts any finite value.
     """
@@ -129,6 +126,7 @@ class CheckedStrategy(WrapperStrategy):
         if self._requests:
             check = partial(check_evaluated, ranges=self.metric_ranges)
             good = self._good(f"evaluation of round {server_round}", good, check)
+            self._cap_weights(good)
         return self.strategy.aggregate_evaluate(server_round, good)
 
     def _wait_for_nodes(self, grid: Grid) -> None:
@@ -171,58 +169,29 @@ class CheckedStrategy(WrapperStrategy):
         return sorted(good, key=site_name)
 
     def _without_outliers(self, phase: str, replies: list[Message]) -> list[Message]:
-        """Return the replies without those whose update or loss is far larger than the others'."""
-        norms = [self._update_norm(reply.content) for reply in replies]
-        losses = [abs(_metric(reply.content, TRAIN_LOSS)) for reply in replies]
-        ratio = self.max_update_ratio
-        outliers = {
-            i: f"the norm of its update is {norms[i] / median_low(norms):.3g} times the median, at most "
-            f"{ratio:g} are allowed"
-            for i in find_outliers(norms, ratio)
-        }
-        for i in find_outliers(losses, ratio, floor=1.0):
-            outliers.setdefault(i, f"its '{TRAIN_LOSS}' of {losses[i]:.3g} is far above the others'")
-        for i, reason in outliers.items():
-            node, site = str(replies[i].metadata.src_node_id), site_name(replies[i])
-            self.rejected.append(ClientFailure(node, phase, reason, site))
-            log.warning("%s: %s left out: %s", phase, self.rejected[-1].client, reason)
+        """Return the replies without those that are far larger than the others."""
+        outliers = outlying_replies(replies, self._expected, self.max_update_ratio)
+        rejected = [
+            ClientFailure(str(replies[i].metadata.src_node_id), phase, reason, site_name(replies[i]))
+            for i, reason in outliers.items()
+        ]
+        for failure in rejected:
+            log.warning("%s: %s left out: %s", phase, failure.client, failure.reason)
+        self.rejected += rejected
         kept = [reply for i, reply in enumerate(replies) if i not in outliers]
         if len(kept) < self.min_replies:
-            raise too_few_replies(phase, len(kept), self.min_replies, self.rejected[-len(outliers) :])
+            raise too_few_replies(phase, len(kept), self.min_replies, rejected)
         return kept
 
-    def _update_norm(self, content: RecordDict) -> float:
-        """Return the Euclidean norm of the change of all floating arrays."""
-        received = next(iter(content.array_records.values()))
-        sent = next(iter(self._expected.values()))
-        total = 0.0
-        for name, array in received.items():
-            values = array.numpy()
-            if np.issubdtype(values.dtype, np.floating):
-                # In double precision: the square of a huge single is infinite.
-                total += float(np.square(values.astype(np.float64) - sent[name].numpy()).sum())
-        return math.sqrt(total)
-
     def _cap_weights(self, replies: list[Message]) -> None:
-        """Limit the weights of the replies in place."""
-        weights = [num_examples(reply.content) for reply in replies]
-        for reply, weight, capped in zip(
-            replies, weights, cap_weights(weights, self.max_weight_ratio), strict=True
-        ):
+        for reply, weight, capped in cap_reply_weights(replies, self.max_weight_ratio):
             self.note_capped(site_name(reply), weight, capped)
-            next(iter(reply.content.metric_records.values()))[NUM_EXAMPLES] = capped
-
-
-def _metric(content: RecordDict, name: str) -> float:
-    value = next(iter(content.metric_records.values())).get(name, 0.0)
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _evaluates(strategy: Strategy) -> bool:
-    """Return whether a strategy, or the one that it wraps, requests evaluations; True when unknown."""
-    while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
-        strategy = inner
-    return bool(getattr(strategy, "fraction_evaluate", 1.0) > 0)
+    """Return whether the innermost strategy requests evaluations; True when unknown."""
+    *_, innermost = nested_strategies(strategy)
+    return bool(getattr(innermost, "fraction_evaluate", 1.0) > 0)
 
 
 def _split_by_kind(replies: list[Message]) -> tuple[list[Message], list[Message]]:

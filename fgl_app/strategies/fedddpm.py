@@ -47,7 +47,7 @@ class LocalModel:
         The model's weights, as safetensors.
     num_images : int
         The client's share of the auxiliary set: ``auxiliary_size * n_k / sum(n)``, rounded to integers that
-        add up to ``auxiliary_size``.
+        add up to ``auxiliary_size``. ``n_k`` is limited to ``max_weight_ratio`` times the median client's.
     label_counts : Tensor
         int64, shape (classes,): the client's examples of each class; empty for an unconditional model.
     """

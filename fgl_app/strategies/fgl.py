@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.algorithms.embedding import merge_embeddings
+from fgl_app.algorithms.embedding import limit_counts, merge_embeddings
 from fgl_app.algorithms.robustness import cap_weights
 from fgl_app.algorithms.types import State, TextEmbeddings
 from fgl_app.messages.embeddings import record_to_embeddings
@@ -166,14 +166,13 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
             return self.given_embeddings
         # Sites in a fixed order: the synthetic set must not depend on the order of the replies.
         sites = sorted(self.uploads)
-        uploads = [self.uploads[site] for site in sites]
-        totals = [int(upload.counts.sum()) for upload in uploads]
+        totals = [int(self.uploads[site].counts.sum()) for site in sites]
         capped = cap_weights(totals, self.max_weight_ratio)
-        for (site, _), total, most in zip(sites, totals, capped, strict=True):
-            self.note_capped(site, total, most)
+        for (site, _), total, counted in zip(sites, totals, capped, strict=True):
+            self.note_capped(site, total, counted)
         return merge_embeddings(
             [
-                upload if total == most else upload.with_total(int(most))
-                for upload, total, most in zip(uploads, totals, capped, strict=True)
+                self.uploads[site] if counted == total else limit_counts(self.uploads[site], int(counted))
+                for site, total, counted in zip(sites, totals, capped, strict=True)
             ]
         )

@@ -36,7 +36,7 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
 
     Flower's differential privacy strategies belong inside. Around this one their noise would follow the
     server's own training, whose effect on the weights has no bound, and protect nothing. A strategy cannot
-    see its wrapper, so the run fails in round 1 when a wrapper changed the result of the set-up.
+    see its wrapper, so the run fails in the round in which a wrapper changed the arrays.
 
     Parameters
     ----------
@@ -71,6 +71,7 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
         self.setup_timeout = setup_timeout
         self._on_collected: list[Callable[[], None]] = []
         self._result: ArrayRecord | None = None
+        self._returned: ArrayRecord | None = None
         self._metrics: MetricRecord | None = None
         self._restored = False
 
@@ -97,7 +98,7 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
         return arrays
 
     def on_collected(self, callback: Callable[[], None]) -> None:
-        """Register a function that is called when all uploads are in, before they are used."""
+        """Register one more function that is called when all uploads are in, before they are used."""
         self._on_collected.append(callback)
 
     def configure_train(
@@ -123,11 +124,13 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the result of the set-up in round 1; later the wrapped strategy's aggregate, corrected."""
         if server_round == 1:
-            return self._result, self._metrics
-        arrays, metrics = self.strategy.aggregate_train(server_round - 1, replies)
-        if arrays is not None:
-            require_finite(arrays, f"training round {server_round - 1}: the aggregate")
-            arrays = self.correct(server_round, arrays, metrics)
+            arrays, metrics = self._result, self._metrics
+        else:
+            arrays, metrics = self.strategy.aggregate_train(server_round - 1, replies)
+            if arrays is not None:
+                require_finite(arrays, f"training round {server_round - 1}: the aggregate")
+                arrays = self.correct(server_round, arrays, metrics)
+        self._returned = arrays
         return arrays, metrics
 
     def configure_evaluate(
@@ -138,14 +141,15 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
         Raises
         ------
         ValueError
-            When a wrapper around this strategy changed the result of the set-up.
+            When a wrapper around this strategy changed the arrays of the round.
         """
-        # In a resumed run the result comes from the checkpoint.
-        if server_round == 1 and self._result is not None and arrays is not self._result:
+        # In a resumed run the arrays of finished rounds come from the checkpoint.
+        if self._returned is not None and not _same(arrays, self._returned):
             name = type(self).__name__
             raise ValueError(
-                f"a strategy around {name} changed the result of its set-up, as Flower's differential "
-                f"privacy does; put it inside: {name}(DifferentialPrivacy...(FedAvg(...), ...), ...)"
+                f"a strategy around {name} changed the result of round {server_round}, as Flower's "
+                f"differential privacy does; put it inside: "
+                f"{name}(DifferentialPrivacy...(FedAvg(...), ...), ...)"
             )
         return self.strategy.configure_evaluate(server_round - 1, arrays, ConfigRecord(dict(config)), grid)
 
@@ -202,3 +206,9 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
     def _leave_out(self, failures: list[ClientFailure], failure: ClientFailure) -> None:
         log.warning("%s: %s left out: %s", PHASE, failure.client, failure.reason)
         failures.append(failure)
+
+
+def _same(arrays: ArrayRecord, others: ArrayRecord) -> bool:
+    if arrays is others:
+        return True
+    return arrays.keys() == others.keys() and all(arrays[name].data == others[name].data for name in arrays)

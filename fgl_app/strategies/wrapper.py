@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -16,6 +16,9 @@ from fgl_app.strategies.state import load_strategy_state, strategy_state
 
 class WrapperStrategy(Strategy):
     """Delegate the four hooks, the summary and the state to the wrapped strategy.
+
+    A hook with a default that a newer Flower adds to ``Strategy`` is delegated too, with unchanged arguments,
+    unless a subclass defines it. ``start`` is Flower's own, with all its arguments.
 
     Parameters
     ----------
@@ -37,6 +40,10 @@ class WrapperStrategy(Strategy):
         self.rejected: list[ClientFailure] = []
         self.failures: list[ClientFailure] = []
         self.capped: dict[str, int] = {}
+        for name, hook in vars(Strategy).items():
+            is_inherited = getattr(type(self), name) is hook
+            if is_inherited and callable(hook) and name != "start" and not name.startswith("_"):
+                setattr(self, name, getattr(strategy, name))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -65,22 +72,22 @@ class WrapperStrategy(Strategy):
         self.strategy.summary()
 
     def client_failures(self) -> tuple[list[ClientFailure], list[ClientFailure]]:
-        """Return the rejected replies and the failures of this strategy and of those it wraps."""
-        inner: tuple[list[ClientFailure], list[ClientFailure]] = ([], [])
-        if isinstance(self.strategy, WrapperStrategy):
-            inner = self.strategy.client_failures()
-        return [*self.rejected, *inner[0]], [*self.failures, *inner[1]]
+        """Return the rejected replies and the failures of this strategy and of those inside it."""
+        wrappers = [each for each in nested_strategies(self) if isinstance(each, WrapperStrategy)]
+        rejected = [failure for wrapper in wrappers for failure in wrapper.rejected]
+        return rejected, [failure for wrapper in wrappers for failure in wrapper.failures]
 
     def note_capped(self, site: str, examples: float, counted: float) -> None:
-        """Record and log a site whose number of examples was limited, if it was."""
+        """Record a site whose number of examples was limited, if it was, and log it the first time."""
         if counted != examples:
+            if site not in self.capped:
+                log.warning("site %s counts %d of %d examples", site, counted, examples)
             self.capped[site] = int(examples)
-            log.warning("site %s counts %d of %d examples", site, counted, examples)
 
     def capped_sites(self) -> dict[str, int]:
-        """Return the capped sites of this strategy and of those it wraps."""
-        inner = self.strategy.capped_sites() if isinstance(self.strategy, WrapperStrategy) else {}
-        return inner | self.capped
+        """Return the capped sites of this strategy and of those inside it."""
+        wrappers = (each for each in nested_strategies(self) if isinstance(each, WrapperStrategy))
+        return {site: count for wrapper in wrappers for site, count in wrapper.capped.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the client failures, and the wrapped strategy's state."""
@@ -95,5 +102,13 @@ class WrapperStrategy(Strategy):
         """Load a state of :meth:`state_dict`."""
         self.rejected = [ClientFailure(**failure) for failure in state_dict["rejected"]]
         self.failures = [ClientFailure(**failure) for failure in state_dict["failures"]]
-        self.capped = state_dict["capped"]
+        self.capped = state_dict.get("capped", {})
         load_strategy_state(self.strategy, state_dict["strategy"])
+
+
+def nested_strategies(strategy: Strategy) -> Iterator[Strategy]:
+    """Yield a strategy and those inside it, the outermost first."""
+    inner: object = strategy
+    while isinstance(inner, Strategy):
+        yield inner
+        inner = getattr(inner, "strategy", None)

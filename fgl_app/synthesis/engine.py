@@ -32,14 +32,8 @@ MAX_UNWRITTEN = 2
 def make_set(job: SynthesisJob, out: Path, maker: DiffusionPipeline | Workers) -> Path:
     """Generate the missing shards of a synthetic set and return the folder to read it from.
 
-    Parameters
-    ----------
-    job : SynthesisJob
-        The set.
-    out : Path
-        Folder of the set; "out-2", "out-3" and so on if it contains another set.
-    maker : DiffusionPipeline or Workers
-        Loaded generator, to generate the images in this process; or Ray workers.
+    The folder is ``out``; or "out-2", "out-3" and so on if it contains another set. ``maker`` is a loaded
+    generator, which draws the images in this process, or Ray workers.
 
     Raises
     ------

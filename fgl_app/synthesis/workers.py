@@ -25,15 +25,7 @@ MAX_RETRIES = 3
 
 @dataclass(frozen=True)
 class Workers:
-    """Ray workers for synthesis and their resources.
-
-    Parameters
-    ----------
-    number : int
-        Number of workers.
-    gpus, cpus : int
-        GPUs and cores of each worker.
-    """
+    """A number of Ray workers for synthesis, and the GPUs and cores of each worker."""
 
     number: int
     gpus: int
@@ -89,21 +81,10 @@ def check_cluster(address: str) -> None:
 
 
 def allocate_workers(nodes: Sequence[Mapping[str, float]], workers: int, *, use_gpus: bool) -> Workers:
-    """Allocate the GPUs or cores of a cluster to workers: one GPU each if there are any, else equal cores.
+    """Allocate the resources of a cluster to workers: one GPU and one core each, or at least one core each.
 
-    Parameters
-    ----------
-    nodes : Sequence[Mapping[str, float]]
-        Resources of each node, as reported by Ray.
-    workers : int
-        Requested number of workers; limited to the number of GPUs.
-    use_gpus : bool
-        False to use only cores.
-
-    Returns
-    -------
-    Workers
-        Workers with one GPU and one core each, or with at least one core each.
+    ``nodes`` has the resources of each node, as reported by Ray. GPUs limit the requested number of workers;
+    without GPUs, or if ``use_gpus`` is False, the cores are shared equally.
     """
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if gpus and use_gpus:

@@ -11,16 +11,6 @@ __all__ = ["ClassificationTask", "DiffusionTask", "Task", "make_task"]
 
 
 def make_task(config: RunConfig, class_names: tuple[str, ...], channels: int) -> Task:
-    """Return the task of a config.
-
-    Parameters
-    ----------
-    config : RunConfig
-        The validated config.
-    class_names : tuple[str, ...]
-        Name of each class.
-    channels : int
-        Number of channels of the dataset's images.
-    """
+    """Return the task of a config; its arguments are those of :class:`Task`."""
     kind = DiffusionTask if config.trains_diffusion else ClassificationTask
     return kind(config, class_names, channels)

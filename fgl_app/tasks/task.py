@@ -20,17 +20,7 @@ from fgl_app.models.devices import resolve_device
 
 @dataclass(frozen=True)
 class LocalRound:
-    """Settings of one round of training on a client.
-
-    Parameters
-    ----------
-    epochs : int
-        Number of epochs.
-    number : int, default 1
-        Round of the inner strategy, from 1.
-    proximal_mu : float, default 0.0
-        mu of FedProx.
-    """
+    """One round of training on a client: epochs, round of the inner strategy from 1, and mu of FedProx."""
 
     epochs: int
     number: int = 1

@@ -39,7 +39,7 @@ def test_check_continues_after_a_failure(tmp_path):
 def test_synthesis_needs_no_dataset():
     check_synthesis(parse_config(config_keys() | {"dataset": "owner/out-of-reach"}))
     with pytest.raises(ConfigError, match="owner/out-of-reach"):
-        check_inputs(parse_config(config_keys() | {"dataset": "./nowhere/owner/out-of-reach"}), 0)
+        check_inputs(parse_config(config_keys() | {"dataset": "./nowhere/owner/out-of-reach"}))
 
 
 def test_the_launcher_releases_the_dataset_after_its_checks(tmp_path):
@@ -47,8 +47,8 @@ def test_the_launcher_releases_the_dataset_after_its_checks(tmp_path):
     config = parse_config(values)
     images = weakref.ref(config_dataset(config).train.images)
     load_client_data(config, 0, config.num_clients)
-    check_inputs(config, config.num_clients)
+    check_inputs(config)
     # The ServerApp uses the dataset after its checks.
     assert images() is not None
-    check(config, config.num_clients)
+    check(config)
     assert images() is None

@@ -4,12 +4,15 @@ import pytest
 import torch
 
 from fgl_app.client.state import (
+    load_captions,
     load_control,
     load_local_model,
     run_folder,
+    save_captions,
     save_control,
     save_local_model,
 )
+from fgl_app.config import parse_config
 
 
 def test_a_variate_is_kept_until_the_server_accepts_the_next(tmp_path):
@@ -37,3 +40,12 @@ def test_a_local_model_and_its_loss_belong_to_a_run(tmp_path):
     assert torch.equal(model["w"], torch.arange(3.0))
     assert loss == 0.1 + 0.2
     assert load_local_model(run_folder(tmp_path, "ffff")) is None
+
+
+def test_captions_are_stored_by_client_and_captioner(tmp_path):
+    config = parse_config({"captioner": "some/model"})
+    assert load_captions(tmp_path, config) == {}
+    save_captions(tmp_path, config, {"key": "a red picture"})
+    assert load_captions(tmp_path, config) == {"key": "a red picture"}
+    assert load_captions(tmp_path / "other", config) == {}
+    assert load_captions(tmp_path, parse_config({"captioner": "other/model"})) == {}

@@ -1,4 +1,4 @@
-"""A federation of real processes with TLS and keys, for all tests of a session."""
+"""Fixtures: a federation of real processes with TLS and keys, and simulations to compare with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.deployment.runs import FEDDDPM, FGL, SPLIT, Run
 
 SITES = 3
 FAULTS: list[tuple[str, str, float]] = []
-"""What died, what the run lost by it, and the seconds until it went on: printed after the tests."""
+"""Killed process, lost work and seconds until the run continued; printed after the tests."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class LiveFederation:
     Attributes
     ----------
     folder : Path
-        What ``fgl federation up`` was given.
+        The folder of ``fgl federation up``.
     """
 
     folder: Path
 
     def fgl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run an ``fgl`` command in the directory above the folder."""
-        # A proxy that nobody answers: what runs on this machine must not ask it.
+        # Connections on this machine must not use a proxy; this one does not exist.
         env = os.environ | {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
         command = [sys.executable, "-m", "fgl_app", *arguments]
         cwd = self.folder.parent
@@ -48,33 +48,33 @@ class LiveFederation:
 
     @property
     def state(self) -> Federation:
-        """What ``federation.json`` says now."""
+        """The current content of ``federation.json``."""
         return read_federation(self.folder)
 
     def process(self, name: str) -> psutil.Process:
-        """Return a process that runs."""
+        """Return a running process of the federation."""
         process = self.state.running(name)
         assert process is not None, f"{name} does not run"
         return process
 
     def processes(self) -> dict[int, str]:
-        """Return the command lines of all living processes that are of this federation, by pid."""
-        found = {}
+        """Return the command lines of all processes of this federation by pid."""
+        lines = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError):
                 if process.environ().get(FEDERATION_VARIABLE) == self.state.id:
-                    found[process.pid] = " ".join(process.cmdline())
-        return found
+                    lines[process.pid] = " ".join(process.cmdline())
+        return lines
 
     def log(self, name: str) -> str:
-        """Return all that a process and those before it have written."""
+        """Return the log of a process, with the output of its predecessors."""
         return self.state.log(name).read_text(encoding="utf-8", errors="replace")
 
 
 @pytest.fixture(scope="session")
 def federation(tmp_path_factory) -> Iterator[LiveFederation]:
-    """A federation of three sites that is up; a test that ends some of it brings it up again."""
-    # Flower reads the folder's name in options, where a space needs quotes.
+    """A running federation of three sites; a test that stops processes starts them again."""
+    # Flower parses the folder's name in options, where a space needs quotes.
     live = LiveFederation(tmp_path_factory.mktemp("deployment") / "a federation")
     try:
         up = live.command("up", "--sites", str(SITES), "dirichlet-alpha=0.5")
@@ -87,14 +87,14 @@ def federation(tmp_path_factory) -> Iterator[LiveFederation]:
 
 @pytest.fixture(scope="session", autouse=True)
 def simulations(federation) -> Iterator[Future[dict[str, Run]]]:
-    """Both methods in simulation, one after the other, while the tests of the federation wait."""
+    """Simulations of both methods, one after the other, in the background of the other tests."""
 
     def simulate() -> dict[str, Run]:
         runs = {}
         for name, arguments in {"fgl": FGL, "fedddpm": FEDDDPM}.items():
             run = Run(federation, f"sim-{name}", f"run-name=sim-{name}", "--clients=3", *SPLIT, *arguments)
             code, _ = run.end()
-            assert code == 0, run.said()
+            assert code == 0, run.output()
             runs[name] = run
         return runs
 

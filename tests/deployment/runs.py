@@ -1,4 +1,4 @@
-"""Runs of `fgl run` in the background, and what is run."""
+"""Runs of `fgl run` in the background, and their config values."""
 
 import json
 import os
@@ -16,13 +16,13 @@ FEDDDPM = [
     *("metric-samples=60", "synthetic-epochs=1", "batch-size=128"),
 ]
 SPLIT = ["dirichlet-alpha=0.5", "device=cpu"]
-"""How the federation's sites got their data, and how simulated clients get the same."""
+"""The partition of the federation's data, for simulated clients."""
 
-PATIENCE = 240.0
+TIMEOUT = 600.0
 
 
 class Run:
-    """A run that goes on in the background."""
+    """A run in the background."""
 
     def __init__(self, live, name, *arguments):
         self.folder = live.folder.parent / "outputs" / name
@@ -33,26 +33,26 @@ class Run:
                 command, stdout=log, stderr=subprocess.STDOUT, cwd=live.folder.parent, env=os.environ
             )
 
-    def said(self):
+    def output(self):
         return self._log.read_text()
 
     def wait_for(self, happened, what):
-        """Wait until something has happened in the run."""
-        deadline = time.monotonic() + PATIENCE
+        """Wait for an event of the run."""
+        deadline = time.monotonic() + TIMEOUT
         while not happened():
-            assert self._process.poll() is None, f"the run ended before {what}:\n{self.said()}"
-            assert time.monotonic() < deadline, f"no {what}:\n{self.said()}"
+            assert self._process.poll() is None, f"the run ended before {what}:\n{self.output()}"
+            assert time.monotonic() < deadline, f"no {what}:\n{self.output()}"
             time.sleep(0.05)
 
     def stop(self):
-        """Have it end, as a batch system does; return the exit code."""
+        """Stop the run as a batch system does, and return the exit code."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout=PATIENCE)
+        return self._process.wait(timeout=TIMEOUT)
 
     def end(self):
-        """Wait for its end, and return the exit code and the summary."""
-        code = self._process.wait(timeout=PATIENCE)
-        assert (self.folder / "summary.json").is_file(), self.said()
+        """Wait for the end of the run, and return the exit code and the summary."""
+        code = self._process.wait(timeout=TIMEOUT)
+        assert (self.folder / "summary.json").is_file(), self.output()
         return code, json.loads((self.folder / "summary.json").read_text())
 
     def events(self, kind):
@@ -62,9 +62,9 @@ class Run:
         return []
 
     def when(self, kind, **values):
-        """Return when an event was written, seconds since 1970; of several of its kind the last."""
-        found = [event for event in self.events(kind) if values.items() <= event.items()]
-        return datetime.fromisoformat(found[-1]["time"]).timestamp()
+        """Return the time of the last event with these values, seconds since 1970."""
+        events = [event for event in self.events(kind) if values.items() <= event.items()]
+        return datetime.fromisoformat(events[-1]["time"]).timestamp()
 
     def rounds(self):
         return [event["round"] for event in self.events("round")]

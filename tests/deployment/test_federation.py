@@ -17,13 +17,13 @@ NAMES = ["superlink", "superexec", *SITE_NAMES]
 
 
 def statuses(live):
-    """What the SuperLink says of each site."""
+    """Return the status at the SuperLink of each site."""
     nodes = node_statuses(live.state)
     return {site.name: nodes[site.node_id] for site in live.state.sites}
 
 
 def rows(text):
-    """The lines of a printed table of processes, by name."""
+    """Return the rows of a printed table of processes by name."""
     return {
         words[0]: words[1:] for line in text.splitlines() if (words := line.split()) and words[0] in NAMES
     }
@@ -37,7 +37,7 @@ def test_up_ends_with_all_sites_online_and_the_next_command(federation):
         name: ["running", pids[name], *(["online"] if name in SITE_NAMES else []), f"logs/{name}.log"]
         for name in NAMES
     }
-    # With nothing to start, the same command says the same and ends with what to do.
+    # With nothing to start, the same command prints the same table and the next command.
     up = federation.command("up")
     assert up.returncode == 0, up.stdout + up.stderr
     assert rows(up.stdout) == rows(status.stdout)
@@ -64,7 +64,7 @@ def test_a_killed_supernode_is_seen_and_brought_back(federation):
     federation.process("site-1").kill()
     status = federation.command("status")
     assert status.returncode == 1
-    # The SuperLink takes a minute to miss it.
+    # The SuperLink counts it as online for another minute.
     assert rows(status.stdout)["site-1"] == ["not", "running", "online", "logs/site-1.log"]
     assert rows(status.stdout)["site-0"][0] == "running"
     node_ids = [site.node_id for site in federation.state.sites]
@@ -77,62 +77,61 @@ def test_a_killed_supernode_is_seen_and_brought_back(federation):
     )
     assert statuses(federation) == dict.fromkeys(SITE_NAMES, "online")
     assert {name: federation.process(name) for name in others} == others
-    # The same key is the same node: a run goes on with it.
+    # The same key is the same node: a run continues with it.
     assert [site.node_id for site in federation.state.sites] == node_ids
 
 
-# --- who may not join
+# --- SuperNodes that are rejected
 
 
 @pytest.fixture(scope="module")
-def strangers(tmp_path_factory):
-    """Folder with another authority and the keys of a site that is registered nowhere."""
-    folder = tmp_path_factory.mktemp("strangers")
+def rejected(federation, tmp_path_factory):
+    """Output of SuperNodes that try to join at the same time and fail, by what is wrong with them."""
+    folder = tmp_path_factory.mktemp("rejected")
     for arguments in (["authority"], ["site", "stranger"]):
         subprocess.run(["sh", str(KEYS_SCRIPT), str(folder), *arguments], check=True, capture_output=True)
-    return folder
+    keys = federation.state.keys
+    trust = ["--root-certificates", str(keys / "ca.crt")]
+    key = "--auth-supernode-private-key"
+    cases = {
+        "unregistered key": [*trust, key, str(folder / "stranger")],
+        "no key": trust,
+        # With a registered key: only the certificate is wrong.
+        "other authority": ["--root-certificates", str(folder / "ca.crt"), key, str(keys / "site-0")],
+        "plain text": ["--insecure", "--max-retries", "1"],
+    }
+    before = node_statuses(federation.state)
+    processes = {}
+    for (case, options), port in zip(cases.items(), free_ports(len(cases)), strict=True):
+        home = folder / case
+        home.mkdir()
+        arguments = ["--superlink", federation.state.address, "--port", str(port), *options]
+        # A file: a helper process of the SuperNode would keep a pipe open.
+        with (home / "log").open("w") as file:
+            environment = federation.state.environment(home)
+            processes[case] = start(environment, "flower-supernode", *arguments, stdout=file.fileno())
+    assert {case: process.wait(timeout=240) for case, process in processes.items()} == dict.fromkeys(cases, 1)
+    outputs = {case: (folder / case / "log").read_text() for case in cases}
+    assert not any("SuperNode ID" in output for output in outputs.values())
+    assert node_statuses(federation.state) == before
+    return outputs
 
 
-def try_to_join(federation, home, *options):
-    """Start a SuperNode, and return what it has said by its end; it must not get far."""
-    [port] = free_ports(1)
-    arguments = ["--superlink", federation.state.address, "--port", str(port), *options]
-    known = node_statuses(federation.state)
-    log = home / "supernode.log"
-    # Its helper goes on for as long as it is not waited for, so no pipe that the helper holds is read.
-    with log.open("w") as file:
-        where = federation.state.environment(home)
-        process = start(where, "flower-supernode", *arguments, stdout=file.fileno())
-    assert process.wait(timeout=120) == 1
-    said = log.read_text()
-    assert "SuperNode ID" not in said
-    assert node_statuses(federation.state) == known
-    return said
-
-
-def test_a_supernode_with_an_unregistered_key_is_refused(federation, strangers):
-    trust = ["--root-certificates", str(federation.state.keys / "ca.crt")]
-    key = ["--auth-supernode-private-key", str(strangers / "stranger")]
-    said = try_to_join(federation, strangers, *trust, *key)
-    assert "Failed to activate SuperNode" in said
+def test_a_supernode_with_an_unregistered_key_is_refused(federation, rejected):
+    assert "Failed to activate SuperNode" in rejected["unregistered key"]
     assert "No SuperNode found with the given public key" in federation.log("superlink")
 
 
-def test_a_supernode_without_a_key_is_refused(federation, strangers):
-    said = try_to_join(federation, strangers, "--root-certificates", str(federation.state.keys / "ca.crt"))
-    assert "SuperNode authentication is enabled" in said
+def test_a_supernode_without_a_key_is_refused(rejected):
+    assert "SuperNode authentication is enabled" in rejected["no key"]
 
 
-def test_a_supernode_that_trusts_another_authority_does_not_talk(federation, strangers):
-    # With a registered key: it is the certificate that stops it.
-    key = ["--auth-supernode-private-key", str(federation.state.keys / "site-0")]
-    said = try_to_join(federation, strangers, "--root-certificates", str(strangers / "ca.crt"), *key)
-    assert "certificate verify failed" in said
+def test_a_supernode_that_trusts_another_authority_does_not_talk(rejected):
+    assert "certificate verify failed" in rejected["other authority"]
 
 
-def test_plain_text_gets_no_answer(federation, strangers):
-    said = try_to_join(federation, strangers, "--insecure", "--max-retries", "1")
-    assert "Failed to initialize the connection to the SuperLink" in said
+def test_plain_text_gets_no_answer(federation, rejected):
+    assert "Failed to initialize the connection to the SuperLink" in rejected["plain text"]
     connection = http.client.HTTPConnection("127.0.0.1", federation.state.port, timeout=10)
     connection.request("GET", "/health")
     with pytest.raises((OSError, http.client.HTTPException)):
@@ -140,7 +139,7 @@ def test_plain_text_gets_no_answer(federation, strangers):
     connection.close()
 
 
-# --- the end
+# --- stop and restart
 
 
 def test_down_ends_all_of_it_and_nothing_else_and_up_goes_on(federation):
@@ -150,10 +149,10 @@ def test_down_ends_all_of_it_and_nothing_else_and_up_goes_on(federation):
 
     before, sites, address = kept(), federation.state.sites, federation.state.address
     assert len(before) == 4 + 2 * 3 + 3
-    leaders = [federation.process(name) for name in NAMES]
-    # Each SuperNode has at least a SuperExec of its own, and they are ended too.
-    assert len(federation.processes()) >= len(leaders) + 3
-    # Somebody's shell that speaks to this federation, in its folder.
+    processes = [federation.process(name) for name in NAMES]
+    # Each SuperNode has at least one SuperExec, which is also stopped.
+    assert len(federation.processes()) >= len(processes) + 3
+    # A user's shell in the federation's folder, with its FLWR_HOME.
     shell = subprocess.Popen(
         ["sleep", "600"],
         cwd=federation.folder,
@@ -164,7 +163,7 @@ def test_down_ends_all_of_it_and_nothing_else_and_up_goes_on(federation):
         down = federation.command("down")
         assert (down.returncode, down.stdout) == (0, f"stopped: {', '.join(NAMES)}\n"), down.stderr
         assert federation.processes() == {}
-        assert not any(map(is_alive, leaders))
+        assert not any(map(is_alive, processes))
         assert shell.poll() is None
     finally:
         shell.kill()
@@ -175,7 +174,7 @@ def test_down_ends_all_of_it_and_nothing_else_and_up_goes_on(federation):
 
     up = federation.command("up")
     assert up.returncode == 0, up.stdout + up.stderr
-    # They said goodbye, so nobody waits for them to be missed, and nobody is registered anew.
+    # They left the SuperLink, so they join at once and are not registered again.
     assert not re.search("trying again|registered|certificates|images", up.stdout)
     assert kept() == before
     assert (federation.state.sites, federation.state.address) == (sites, address)

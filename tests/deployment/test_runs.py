@@ -1,4 +1,4 @@
-"""Runs on a federation of real processes: as in simulation, whatever dies on the way."""
+"""Runs on a federation of real processes have the results of simulations, also after crashes."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def resume(federation, run):
 
 
 def of_run(federation, command):
-    """Processes of a command that are part of the federation, such as the ServerApp."""
+    """Return the federation's processes of a command, such as the ServerApp."""
     return [psutil.Process(pid) for pid, line in federation.processes().items() if command in line]
 
 
@@ -38,7 +38,7 @@ def kill_server_app(federation):
 
 
 def kill_site(federation, name):
-    """Kill a site's SuperNode and all that it runs, as a power cut does."""
+    """Kill a site's SuperNode and its children, as a power failure does."""
     node = federation.process(name)
     for process in [*node.children(recursive=True), node]:
         with suppress(psutil.NoSuchProcess):
@@ -64,17 +64,17 @@ def test_one_shot_fgl_whose_server_died_in_the_synthesis_ends_as_in_simulation(f
     run.wait_for(lambda: len(list(shards.glob("*.parquet"))) >= 1, "first shard")
     kill_server_app(federation)
     assert run.stop() == 130
-    assert "fgl run --resume" in run.said()
+    assert "fgl run --resume" in run.output()
     before = {file.name: file.stat().st_mtime_ns for file in shards.glob("*.parquet")}
     assert not (run.folder / "classifier").exists()
 
-    begun = time.time()
+    started = time.time()
     again = resume(federation, run)
     code, summary = again.end()
-    assert code == 0, again.said()
+    assert code == 0, again.output()
     assert summary["resumed_after_round"] == [0]
     lost = "the shard in work"
-    FAULTS.append(("ServerApp in the synthesis, resumed", lost, again.when("resumed") - begun))
+    FAULTS.append(("ServerApp in the synthesis, resumed", lost, again.when("resumed") - started))
     after = {file.name: file.stat().st_mtime_ns for file in shards.glob("*.parquet")}
     assert len(after) == 4
     assert {name: after[name] for name in before} == before, "a shard was made twice"
@@ -86,12 +86,12 @@ def test_fedddpm_whose_server_died_in_a_round_ends_as_in_simulation(federation, 
     run.wait_for(lambda: run.rounds() == [1] and of_run(federation, "flwr-clientapp"), "second round")
     kill_server_app(federation)
     assert run.stop() == 130
-    begun = time.time()
+    started = time.time()
     again = resume(federation, run)
     code, summary = again.end()
-    assert code == 0, again.said()
+    assert code == 0, again.output()
     assert summary["resumed_after_round"] == [1]
-    FAULTS.append(("ServerApp in a round, resumed", "the round in work", again.when("resumed") - begun))
+    FAULTS.append(("ServerApp in a round, resumed", "the round in work", again.when("resumed") - started))
     assert again.rounds() == [1, 2]
     assert_equal(again, simulated["fedddpm"])
 
@@ -101,9 +101,9 @@ def test_a_run_outlives_its_sites_and_its_superlink(federation):
     run.wait_for(lambda: of_run(federation, "flwr-clientapp"), "set-up")
     killed = time.time()
     kill_site(federation, "site-1")
-    # It comes back while the server still waits for it, and takes part in the rounds.
-    back = federation.command("up")
-    assert back.returncode == 0, back.stdout + back.stderr
+    # It restarts while the server still waits for it, and takes part in the rounds.
+    up = federation.command("up")
+    assert up.returncode == 0, up.stdout + up.stderr
     FAULTS.append(("SuperNode, until it is back", "what it was doing", time.time() - killed))
     run.wait_for(lambda: len(run.rounds()) >= 2, "first round of training")
     FAULTS.append(("SuperNode in the set-up", "its upload", run.when("phase", phase="uploads") - killed))
@@ -120,13 +120,13 @@ def test_a_run_outlives_its_sites_and_its_superlink(federation):
     FAULTS.append(
         ("SuperNode in a round", "its part of the round", run.when("round", round=seen + 1) - killed)
     )
-    assert code == 0, run.said()
+    assert code == 0, run.output()
     assert summary["rounds"] == 5
     lost = [(failure["phase"], failure["reason"]) for failure in summary["failures"]]
     assert [phase for phase, _ in lost][:1] == ["set-up"]
     assert any(phase.startswith("training round") for phase, _ in lost)
     assert all("Node Unavailable" in reason for _, reason in lost), lost
-    # What was brought back has worked for the run.
+    # The restarted site has worked for the run.
     after = federation.log("site-1").rpartition("SuperNode ID")[2]
     assert len(re.findall("Sending: train message", after)) >= 3
     assert federation.command("up").returncode == 0
@@ -177,7 +177,7 @@ def embed(message, context):
 def train(message, context):
     return handle(message, context, honest.train, message.content["config"]["server-round"])
 """
-"""A ClientApp of which sites 1 and 2 send something else in the set-up and in each round."""
+"""A ClientApp in which sites 1 and 2 send invalid replies in the set-up and in each round."""
 
 LAUNCH = """
 import sys
@@ -190,17 +190,17 @@ from fgl_app.federation.state import read_federation
 from fgl_app.launch.app_bundle import stage_app
 from fgl_app.launch.config_sources import resolve_config
 
-def app_at(folder):
+def stage(folder):
     stage_app(folder)
     project = folder / "pyproject.toml"
     project.write_text(project.read_text().replace("fgl_app.client_app:app", "hostile:app"))
     (folder / "hostile.py").write_text(Path(sys.argv[2]).read_text())
     return folder
 
-known = read_federation(Path(sys.argv[1]))
-config = resolve_config([], sys.argv[3:], None, Path.cwd(), datetime.now(UTC), base=known.run_config())
-preflight.check(config, config.num_clients)
-sys.exit(execute(config, RunTarget(home=known.home), Mode.READABLE, app_at))
+federation = read_federation(Path(sys.argv[1]))
+config = resolve_config([], sys.argv[3:], None, Path.cwd(), datetime.now(UTC), base=federation.run_config())
+preflight.check(config)
+sys.exit(execute(config, RunTarget(home=federation.home), Mode.READABLE, stage))
 """
 
 
@@ -222,16 +222,16 @@ def test_a_hostile_site_is_rejected_by_name_and_harms_nobody(federation, tmp_pat
     assert process.returncode == 0, log.read_text()
     summary = json.loads((federation.folder.parent / "outputs" / "hostile" / "summary.json").read_text())
     assert summary["rounds"] == 4
-    bad = {(i["site"], i["phase"]): i["reason"] for i in summary["rejected_uploads"]}
-    assert "'labels' must be between 0 and 9, got 99" in bad["site-1", "set-up"]
-    assert "holds NaN or infinity" in bad["site-2", "set-up"]
-    assert "array '0.weight' is missing" in bad["site-1", "training round 2"]
-    assert "holds NaN or infinity" in bad["site-2", "training round 2"]
-    assert "got -5" in bad["site-1", "training round 3"]
-    assert "got 1000000000000" in bad["site-2", "training round 3"]
+    rejected = {(i["site"], i["phase"]): i["reason"] for i in summary["rejected_uploads"]}
+    assert "'labels' must be between 0 and 9, got 99" in rejected["site-1", "set-up"]
+    assert "holds NaN or infinity" in rejected["site-2", "set-up"]
+    assert "array '0.weight' is missing" in rejected["site-1", "training round 2"]
+    assert "holds NaN or infinity" in rejected["site-2", "training round 2"]
+    assert "got -5" in rejected["site-1", "training round 3"]
+    assert "got 1000000000000" in rejected["site-2", "training round 3"]
     huge = sorted(failure["reason"] for failure in summary["failures"])
     assert [failure["phase"] for failure in summary["failures"]] == ["training round 1"] * 2
     for reason, site in zip(huge, ("site-1", "site-2"), strict=True):
         assert f"from site {site}, at most 64,000,000 are accepted" in reason
-    # 0.9 GB with libraries and models, and one reply of 300 MB up to four times; two would be 1.2 GB more.
+    # 0.9 GB for libraries and models, and up to four copies of one 300 MB reply; a second reply adds 1.2 GB.
     assert peak < 2.5e9, peak

@@ -23,11 +23,11 @@ from fgl_app.data.caches import release_datasets
 from tests.doc_commands import ROOT, commands, inline_commands
 from tests.in_process import fgl
 from tests.placeholders import make_what_is_named, point_latest_at, values_of
-from tests.unit.test_docker import PARSERS
+from tests.project.test_docker import PARSERS
 
 FEDERATION = "tests/deployment/test_federation.py"
 DEPLOYMENT = "tests/deployment/test_runs.py"
-DOCKER = "tests/unit/test_docker.py"
+DOCKER = "tests/project/test_docker.py"
 FOLLOWED_UP = "test_up_ends_with_all_sites_online_and_the_next_command"
 DIED = "test_one_shot_fgl_whose_server_died_in_the_synthesis_ends_as_in_simulation"
 OUTLIVED = "test_a_run_outlives_its_sites_and_its_superlink"

@@ -22,7 +22,7 @@ def resume(run):
 def test_a_terminated_run_is_resumed_and_prints_its_results(tmp_path):
     # The synthesis has its own Ray workers. Small images, but enough rounds that the run does not complete.
     settings = ["images-per-class=5", "num-inference-steps=2", "synthetic-epochs=1", "partitioning=iid"]
-    settings += ["num-server-rounds=8", "local-epochs=1", "image-size=16", "synthesis-workers=2"]
+    settings += ["num-server-rounds=30", "local-epochs=2", "image-size=16", "synthesis-workers=2"]
     process = subprocess.Popen(
         [BIN / "fgl", "run", "--clients", "2", *settings],
         cwd=tmp_path,
@@ -31,7 +31,7 @@ def test_a_terminated_run_is_resumed_and_prints_its_results(tmp_path):
         text=True,
     )
     lines = []
-    while not (lines and lines[-1].startswith("round 1/8")):
+    while not (lines and lines[-1].startswith("round 1/30")):
         lines.append(process.stdout.readline())
         assert process.poll() is None, "".join(lines)
     process.terminate()
@@ -48,7 +48,7 @@ def test_a_terminated_run_is_resumed_and_prints_its_results(tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "completed"
     assert summary["num_clients"] == 2
-    assert summary["rounds"] == 8
+    assert summary["rounds"] == 30
     assert summary["resumed_after_round"][0] >= 1
     assert summary["num_synthetic_images"] == 50
     assert set(summary["uplink_bytes"]) == {"total", "setup", "train"}

@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own, and the example projects through real Flower and Ray."""
+"""The wheel in an environment of its own; on it, through Flower and Ray, the app of hub/ and the examples."""
 
 import json
 import os
@@ -41,25 +41,34 @@ def wheel_python(tmp_path_factory):
 
 
 @pytest.fixture
-def run_example(wheel_python, flower_home, tmp_path):
-    """Return a function that runs an example with `flwr run` and returns its result file."""
+def flwr_run(wheel_python, flower_home, tmp_path):
+    """Run a copy of a project by `flwr run`, and return a result file of the run."""
     env = flower_home | {"PATH": f"{wheel_python.parent}{os.pathsep}{os.environ['PATH']}"}
     env.pop("PYTHONPATH", None)
 
-    def run(folder, nodes, **changes):
-        shutil.copytree(ROOT / "examples" / folder, tmp_path / folder)
+    def run(project, nodes, result, **changes):
+        folder = tmp_path / project.name
+        shutil.copytree(project, folder)
         values = [f"{key.replace('_', '-')}={value}" for key, value in changes.items()]
-        values.append(f"result-file='{tmp_path / 'result.json'}'")
         command = [wheel_python.parent / "flwr", "run", ".", "--stream", "--run-config", " ".join(values)]
         command += ["--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1"]
         done = subprocess.run(
-            command, cwd=tmp_path / folder, env=env, timeout=500, capture_output=True, text=True, check=False
+            command, cwd=folder, env=env, timeout=500, capture_output=True, text=True, check=False
         )
-        # Flower exits with 0 even if a run fails.
-        assert (tmp_path / "result.json").is_file(), done.stdout + done.stderr
-        return json.loads((tmp_path / "result.json").read_text())
+        # Flower exits with 0 also when a run fails.
+        assert result.is_file(), done.stdout + done.stderr
+        return json.loads(result.read_text())
 
     return run
+
+
+@pytest.fixture
+def run_example(flwr_run, tmp_path):
+    """Run an example, and return what it wrote."""
+    result = tmp_path / "result.json"
+    return lambda name, nodes, **changes: flwr_run(
+        ROOT / "examples" / name, nodes, result, result_file=f"'{result}'", **changes
+    )
 
 
 @pytest.mark.slow
@@ -76,6 +85,23 @@ def test_the_environment_runs_the_wheel(wheel_python, tmp_path):
     ).stdout.split()
     assert len(places) == 2
     assert all(Path(place).is_relative_to(wheel_python.parents[1]) for place in places)
+
+
+@pytest.mark.slow
+def test_the_app_of_the_hub_runs_on_the_wheel(flwr_run, tmp_path):
+    tiny = {"images_per_class": 5, "num_inference_steps": 2, "synthetic_epochs": 1}
+    summary = flwr_run(
+        ROOT / "hub",
+        2,
+        tmp_path / "run" / "summary.json",
+        output_dir=f"'{tmp_path}'",
+        run_name="'run'",
+        partitioning="'iid'",
+        **tiny,
+    )
+    assert summary["status"] == "completed"
+    assert summary["num_clients"] == 2
+    assert summary["num_synthetic_images"] == 50
 
 
 @pytest.mark.slow

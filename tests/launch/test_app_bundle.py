@@ -7,8 +7,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from flwr.cli.app import app as flwr_app
 from flwr.cli.build import build_fab_from_disk
+from typer.testing import CliRunner
 
+from fgl_app.config import config_keys
 from fgl_app.launch.app_bundle import stage_app, to_toml
 
 ROOT = Path(__file__).parents[2]
@@ -44,10 +47,34 @@ def checkout(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("app", [".", "examples/plug_in_fgl", "examples/plug_in_fedddpm"])
+@pytest.mark.parametrize("app", [".", "hub", "examples/plug_in_fgl", "examples/plug_in_fedddpm"])
 def test_flower_accepts_the_bundle(checkout, app):
     bundle = build_fab_from_disk(checkout / app)
     assert len(bundle) < LIMIT
     names = zipfile.ZipFile(io.BytesIO(bundle)).namelist()
     assert "pyproject.toml" in names
     assert [name for name in names if name.endswith("ignored.py")] == []
+
+
+def test_flower_builds_the_app_of_the_hub_from_text_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(flwr_app, ["build", "--app", str(ROOT / "hub")])
+    assert done.exit_code == 0, done.output
+    (bundle,) = tmp_path.glob("*.fab")
+    files = {file.name for file in (ROOT / "hub").iterdir() if file.is_file()}
+    assert files == {"README.md", "LICENSE", "pyproject.toml", "client_app.py", "server_app.py"}
+    assert set(zipfile.ZipFile(bundle).namelist()) == {*files, ".info/CONTENT"}
+
+
+def test_the_app_of_the_hub_is_this_version_with_its_defaults():
+    hub = tomllib.loads((ROOT / "hub" / "pyproject.toml").read_text())
+    own = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    app, project = hub["tool"]["flwr"]["app"], own["project"]
+    assert app["config"] == config_keys()
+    assert hub["project"]["version"] == project["version"]
+    flower, package = hub["project"]["dependencies"]
+    assert flower in project["optional-dependencies"]["app"]
+    assert package == f"{project['name']}[app]=={project['version']}"
+    assert f"'{package}'" in (ROOT / "hub" / "README.md").read_text()
+    assert f"flwr=={app['flwr-version-target']}" in (ROOT / "constraints.txt").read_text().splitlines()
+    assert (ROOT / "hub" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()

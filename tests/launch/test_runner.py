@@ -1,5 +1,6 @@
-"""The launcher against real Flower: a ServerApp that does what `negative-prompt` says."""
+"""The launcher with real Flower: `negative-prompt` selects what the ServerApp does."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -19,12 +20,13 @@ from pathlib import Path
 import ray
 from flwr.serverapp import ServerApp
 
-from fgl_app.progress import log, track
+from fgl_app.progress import log, log_to_stdout, track
 
 app = ServerApp()
 
 @app.main()
 def main(grid, context):
+    log_to_stdout()
     config = context.run_config
     folder = Path(config["output-dir"]) / config["run-name"]
     log.info(f"in {os.getcwd()}")
@@ -32,7 +34,7 @@ def main(grid, context):
         time.sleep(0.1)
     with track(2, "counting", "steps") as progress:
         progress.update(2)
-    log.warning("something to know")
+    log.warning("a warning")
     if config["negative-prompt"] == "raise":
         raise RuntimeError("no good reply from 3 of 3 nodes")
     if config["negative-prompt"] == "wait":
@@ -46,7 +48,7 @@ def main(grid, context):
 """
 CLIENT_APP = "from flwr.clientapp import ClientApp\n\napp = ClientApp()\n"
 
-# Runs the command's own code on the app above in place of the real one.
+# Runs the code of `fgl run` on the app above.
 COMMAND = """
 import sys
 from datetime import datetime, timezone
@@ -61,68 +63,83 @@ sys.exit(execute(config, RunTarget(), Mode.READABLE, lambda folder: Path(app)))
 """
 
 
-@pytest.fixture
-def command(tmp_path):
-    """Return the arguments that run the app with a given behaviour."""
-    app = stage_app(tmp_path / "app")
-    (app / "fgl_app" / "server_app.py").write_text(SERVER_APP)
-    (app / "fgl_app" / "client_app.py").write_text(CLIENT_APP)
-    output_dir = tmp_path / "out"
-    output_dir.mkdir()
-    return lambda behaviour: [sys.executable, "-c", COMMAND, str(app), str(output_dir), behaviour]
-
-
-@pytest.fixture
-def place(monkeypatch):
-    """Give the launcher a folder for temporary files; nothing may be left there, no process may be left."""
+@pytest.fixture(scope="module")
+def temporary():
+    """The launcher's folder for temporary files; at the end no file and no process may remain."""
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        # A proxy that nobody answers: what runs on this machine must not ask it.
-        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         before = {process.pid for process in psutil.process_iter()}
         yield Path(folder)
         assert list(Path(folder).iterdir()) == []
-        assert [line for line in _command_lines(before) if folder in line] == []
+        assert [line for line in _processes_except(before) if folder in line] == []
 
 
-def _command_lines(but_not):
+def _processes_except(pids):
     for process in psutil.process_iter():
-        if process.pid not in but_not:
+        if process.pid not in pids:
             with suppress(psutil.Error):
                 yield " ".join([*process.cmdline(), *process.environ().values()])
 
 
+@pytest.fixture(scope="module")
+def start(temporary, tmp_path_factory):
+    """Return a function that starts the app; it returns the process and the run's folder."""
+    root = tmp_path_factory.mktemp("launcher")
+    app = stage_app(root / "app")
+    (app / "fgl_app" / "server_app.py").write_text(SERVER_APP)
+    (app / "fgl_app" / "client_app.py").write_text(CLIENT_APP)
+    # Connections on this machine must not use a proxy; this one does not exist.
+    env = os.environ | {"TMPDIR": str(temporary), "http_proxy": "http://127.0.0.1:9"}
+
+    def start(behaviour):
+        output_dir = root / behaviour
+        output_dir.mkdir()
+        command = [sys.executable, "-c", COMMAND, str(app), str(output_dir), behaviour]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        )
+        return process, output_dir / "it"
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def ended(start):
+    """Exit code, stdout, stderr and folder of a completed and a failed run, which run at the same time."""
+    runs = {behaviour: start(behaviour) for behaviour in ("done", "raise")}
+    outputs = {behaviour: process.communicate() for behaviour, (process, _) in runs.items()}
+    return {b: (process.returncode, *outputs[b], folder) for b, (process, folder) in runs.items()}
+
+
 @pytest.mark.slow
-def test_a_completed_run_ends_with_its_result_and_its_place(command, place, tmp_path):
-    done = subprocess.run(command("done"), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    folder = tmp_path / "out" / "it"
-    lines = done.stdout.splitlines()
+def test_a_completed_run_ends_with_its_result_and_its_folder(ended, temporary):
+    code, stdout, stderr, folder = ended["done"]
+    assert code == 0, stdout + stderr
+    lines = stdout.splitlines()
     assert lines[-1] == str(folder)
     assert any(line.split() == ["accuracy", "87.5", "%"] for line in lines)
-    assert "warning: something to know" in lines
+    assert "warning: a warning" in lines
     assert any(line.startswith("counting  2/2 steps") for line in lines)
-    # The run's directory is neither the user's nor one with a package of the app's name.
-    assert any(line.startswith(f"in {place}/fgl-") for line in lines)
+    # The working directory is not the user's and holds no package of the app's name.
+    assert any(line.startswith(f"in {temporary}/fgl-") for line in lines)
     assert not any("INFO" in line or "Traceback" in line for line in lines)
     assert "Starting Flower Simulation" in (folder / "flower.log").read_text()
     assert "Starting Flower SuperLink" in (folder / "superlink.log").read_text()
 
 
 @pytest.mark.slow
-def test_a_failed_run_exits_1_with_the_reason(command, place, tmp_path):
-    done = subprocess.run(command("raise"), capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Error: the run failed: no good reply from 3 of 3 nodes" in done.stderr.splitlines()
-    assert str(tmp_path / "out" / "it" / "flower.log") in done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+def test_a_failed_run_exits_1_with_the_reason(ended):
+    code, stdout, stderr, folder = ended["raise"]
+    assert code == 1, stdout + stderr
+    assert "Error: the run failed: no good reply from 3 of 3 nodes" in stderr.splitlines()
+    assert str(folder / "flower.log") in stderr
+    assert "Traceback" not in stdout + stderr
 
 
 @pytest.mark.slow
-def test_an_interrupt_takes_everything_down(command, place):
-    # A job in a shell's background ignores interrupts, and so would what it starts.
+def test_an_interrupt_stops_everything(start, temporary):
+    # A background job of a shell ignores interrupts, and its children inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(command("wait"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process, _ = start("wait")
     signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     while process.stdout.readline().strip() != "waiting":
@@ -131,3 +148,4 @@ def test_an_interrupt_takes_everything_down(command, place):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.startswith("Error: interrupted;")
+    assert list(temporary.iterdir()) == []

@@ -125,7 +125,7 @@ def test_bad_clients_are_left_out_of_set_up_auxiliary_set_and_rounds(tmp_path, c
 
     summary = run(tmp_path, nodes=3, **colours.fedddpm, spoil=spoil, broken=[7])
     assert summary["status"] == "completed"
-    # The other clients draw the images of the lost client and of the model that draws no images.
+    # The lost client has no share, and the model that draws no images gives its own to the others.
     assert (summary["failures"][0]["node"], summary["failures"][0]["phase"]) == ("7", "set-up")
     assert summary["auxiliary_images"] == {"00000": 15, "00002": 15}
     drawing, training = summary["rejected_uploads"]

@@ -35,6 +35,7 @@ def test_a_client_with_another_encoder_uploads_nothing(tiny_generator, tmp_path)
     pipeline.save_pretrained(tmp_path / "other")
     summary = run(
         tmp_path,
+        nodes=3,
         generator=str(tiny_generator),
         image_size=16,
         images_per_class=1,
@@ -102,7 +103,7 @@ def test_captions_are_cached_and_reach_the_prompts(tiny_generator, tmp_path):
     }
     first = run(tmp_path, "first", **options)
     files = sorted((tmp_path / "clients").glob("*/captions-*.json"))
-    assert len(files) == 3
+    assert len(files) == 2
     cached = json.loads(files[0].read_text())
     assert 2 <= len(cached) <= 20
     # The cache is used: other captions in it make other prompts.

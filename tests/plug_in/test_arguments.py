@@ -158,7 +158,7 @@ import sys
 import torch, flwr.serverapp, flwr.clientapp
 before = set(sys.modules)
 import fgl_app.strategies, fgl_app.plug_in
-new = {{name.split(".")[0] for name in set(sys.modules) - before}}
+new = {{name.split(".")[0] for name in set(sys.modules) - before}} - sys.stdlib_module_names
 assert new == {{"fgl_app", "safetensors"}}, new
 heavy = set({HEAVY!r}) & set(sys.modules)
 assert not heavy, heavy

@@ -27,8 +27,8 @@ def test_a_missing_package_is_reported_before_the_run(monkeypatch):
     def missing(name):
         raise metadata.PackageNotFoundError(name)
 
-    assert "trackers" not in preflight.input_checks(parse_config({}), 2)
-    checks = preflight.input_checks(parse_config({"trackers": "tensorboard"}), 2)
+    assert "trackers" not in preflight.input_checks(parse_config({}))
+    checks = preflight.input_checks(parse_config({"trackers": "tensorboard"}))
     # It may be installed where the tests run.
     monkeypatch.setattr(trackers.metadata, "version", missing)
     with pytest.raises(ValueError, match="trackers") as error:

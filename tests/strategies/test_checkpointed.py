@@ -15,7 +15,7 @@ NAMES = [name for name in AVERAGING if name not in ("Bulyan", "QFedAvg")]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_checks_do_not_change_good_rounds(name):
-    """Except the dtype: adaptive strategies return float64, and the check restores float32."""
+    """Except the dtype: adaptive strategies return float64, and the check restores the request's dtype."""
     bare = run(AVERAGING[name](), 1)
     checked = run(CheckedStrategy(AVERAGING[name]()), 1)
     expected = {n: a.numpy().astype(np.float32).tobytes() for n, a in bare.arrays.items()}

@@ -43,7 +43,7 @@ def client(number, *, examples=10, upload=None, counts=None, losses=(1.0,)):
 
 
 class FedDDPMCallables:
-    """Record the calls of a FedDDPMStrategy: shares of the auxiliary set, and corrections."""
+    """Record the calls of a FedDDPMStrategy: each client's share, and the corrections."""
 
     def __init__(self):
         self.clients = []

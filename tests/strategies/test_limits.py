@@ -6,6 +6,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedYogi
 
+from fgl_app.algorithms.embedding import limit_counts
 from fgl_app.algorithms.robustness import cap_weights, find_outliers
 from fgl_app.algorithms.types import LabeledLatents, TextEmbeddings
 from fgl_app.messages.embeddings import embeddings_to_record
@@ -13,6 +14,7 @@ from fgl_app.messages.sites import site_record
 from fgl_app.server.auxiliary import sample_shares
 from fgl_app.strategies import CheckedStrategy, FGLStrategy, PlainBuffersStrategy
 from fgl_app.strategies.fedddpm import FedDDPMStrategy, LocalModel
+from fgl_app.strategies.limits import outlying_replies
 from tests.fake_grid import FakeGrid
 
 SAMPLING = {"min_train_nodes": 1, "min_available_nodes": 1, "fraction_evaluate": 0.0}
@@ -88,7 +90,7 @@ def test_a_huge_finite_update_is_rejected_by_name_in_its_round():
     (failure,) = strategy.rejected
     assert failure.site == "site-3"
     assert "the norm of its update is" in failure.reason
-    assert "times the median, at most 100 are allowed" in failure.reason
+    assert "times the median, at most 100" in failure.reason
 
 
 def test_a_huge_loss_is_rejected_and_does_not_reach_the_mean():
@@ -113,6 +115,29 @@ def test_outliers_need_a_majority():
     assert find_outliers([1, 1, float("nan")], 100) == [2]
     # Sites with one class have losses near zero, and the others are no outliers.
     assert find_outliers([1e-6, 1e-6, 1e-6, 2.0], 100, floor=1.0) == []
+    with pytest.raises(ValueError, match=r"0 or at least 1, got 0\.5"):
+        find_outliers([1, 1, 1], 0.5)
+
+
+def test_a_site_that_still_learns_is_no_outlier_among_converged_ones():
+    converged = [client(number, {"w": [1000.0 + 1e-4]}) for number in range(3)]
+    strategy = CheckedStrategy(FedAvg(**SAMPLING))
+    result = start(strategy, [*converged, client(3, {"w": [1002.0]})], record(w=[1000.0]))
+    assert strategy.rejected == []
+    assert values(result)["w"][0] == pytest.approx(1000.5, abs=1e-3)
+
+
+def test_a_huge_control_variate_is_rejected():
+    sent = {"arrays": record(w=[1.0]), "control": record(w=[1.0])}
+
+    def reply(control):
+        message = Message(RecordDict(dict(sent)), dst_node_id=1, message_type="train")
+        content = {"arrays": record(w=[1.1]), "control": record(w=[control])}
+        metrics = MetricRecord({"num-examples": 1, "train-loss": 1.0})
+        return Message(RecordDict(content | {"metrics": metrics}), reply_to=message)
+
+    reasons = outlying_replies([reply(1.1), reply(0.9), reply(1.2), reply(1e9)], sent, 100)
+    assert list(reasons) == [3]
 
 
 # --- weights
@@ -140,6 +165,39 @@ def test_integers_stay_integers_under_the_limit():
     assert cap_weights([10, 10, 10**9], 10) == [10, 10, 100]
     assert all(isinstance(weight, int) for weight in cap_weights([10, 10, 10**9], 2.5))
     assert cap_weights([10, 10, 10**9], 0) == [10, 10, 10**9]
+    # Zeros take part in evaluations of sites without examples.
+    assert cap_weights([0, 0, 0, 10, 10, 10**9], 10) == [0, 0, 0, 10, 10, 100]
+    with pytest.raises(ValueError, match=r"0 or at least 1, got 0\.5"):
+        cap_weights([10, 10, 10**9], 0.5)
+
+
+def test_two_sites_do_not_limit_each_other():
+    assert cap_weights([10, 10**6], 10) == [10, 10**6]
+
+
+def test_the_weights_of_evaluations_are_limited():
+    sampling = SAMPLING | {"fraction_evaluate": 1.0, "min_evaluate_nodes": 1}
+    honest = [client(number, {"w": [1.0]}, count=100, accuracy=0.5) for number in range(3)]
+    strategy = CheckedStrategy(FedAvg(**sampling))
+    result = start(strategy, [*honest, client(3, {"w": [1.0]}, count=10**9, accuracy=1.0)], record(w=[0.0]))
+    assert result.evaluate_metrics_clientapp[1]["accuracy"] == pytest.approx((150 + 1000) / 1300)
+
+
+def test_many_prompts_of_one_example_each_are_limited():
+    embeddings = TextEmbeddings(
+        {"prompt_embeds": torch.arange(50.0).reshape(50, 1, 1)}, torch.zeros(50).long(), torch.ones(50).long()
+    )
+    limited = limit_counts(embeddings, 20)
+    assert (len(limited), limited.counts.tolist()) == (20, [1] * 20)
+    assert len(limited.tensors["prompt_embeds"]) == 20
+
+
+def test_a_state_without_capped_sites_is_loaded():
+    strategy = CheckedStrategy(FedAvg(**SAMPLING))
+    state = strategy.state_dict()
+    del state["capped"]
+    strategy.load_state_dict(state)
+    assert strategy.capped_sites() == {}
 
 
 def describing(number, label, count):

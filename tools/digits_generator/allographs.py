@@ -2,7 +2,7 @@
 
 Each entry is ``(weight, strokes)``: points are ``x y`` pairs in percent of the digit's box (y grows
 downwards), ``|`` lifts the pen, and a point given twice is a corner. The shapes were drawn for this tool from
-general knowledge of handwriting; no image of a data set was traced.
+general knowledge of handwriting; no image of a dataset was traced.
 """
 
 ALLOGRAPHS: dict[int, list[tuple[float, str]]] = {

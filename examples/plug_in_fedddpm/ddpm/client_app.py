@@ -1,4 +1,4 @@
-"""The project's ClientApp: train as before, and one line for FedDDPM."""
+"""ClientApp of the project: training as before, and one call for FedDDPM."""
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -10,7 +10,7 @@ app = ClientApp()
 
 
 def local_data(context: Context):
-    """Return the digits of the client that a context is of."""
+    """Return the digits of the client of a context."""
     return load_data(context.node_config["partition-id"], context.node_config["num-partitions"])
 
 
@@ -25,7 +25,7 @@ register_fedddpm(
 
 @app.train()
 def train_locally(message: Message, context: Context) -> Message:
-    """Train the U-Net on this client's digits."""
+    """Train the U-Net on the digits of this client."""
     unet, data = make_unet(), local_data(context)
     unet.load_state_dict(message.content["arrays"].to_torch_state_dict())
     loss = train(unet, data, epochs=1, lr=message.content["config"]["lr"])

@@ -1,4 +1,4 @@
-"""The project's ServerApp: FedAvg as before, inside FedDDPM."""
+"""ServerApp of the project: FedAvg as before, inside FedDDPM."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train a U-Net in rounds, each corrected on samples of the clients' own models."""
+    """Train a U-Net in rounds, each followed by a correction on samples of the clients' models."""
     config = context.run_config
     strategy = FedDDPMStrategy(
         FedAvg(fraction_evaluate=0.0),

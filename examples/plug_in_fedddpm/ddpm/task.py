@@ -1,4 +1,4 @@
-"""The project's own model, data, training and test."""
+"""Model, data, training and test of the project."""
 
 from functools import cache
 
@@ -12,7 +12,7 @@ NOISE = DDPMScheduler()
 
 
 def make_unet():
-    """Return a small U-Net for digits of 16 x 16 pixels, told their classes."""
+    """Return a small class-conditional U-Net for digits of 16 x 16 pixels."""
     return UNet2DModel(
         sample_size=16,
         in_channels=1,
@@ -28,7 +28,7 @@ def make_unet():
 
 @cache
 def load_digits():
-    """Return training and test digits: images in [-1, 1], with their labels."""
+    """Return training and test digits: images in [-1, 1] and labels."""
     pixels, labels = mnist_data()
     images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 28, 28)
     images = functional.interpolate(images, size=(16, 16), mode="bilinear", antialias=True) / 127.5 - 1
@@ -38,7 +38,7 @@ def load_digits():
 
 
 def load_data(partition_id, num_partitions):
-    """Return a client's digits: neighbouring ones of the set, which is sorted by class."""
+    """Return the digits of a client: a consecutive part of the set, which is sorted by class."""
     images, labels = load_digits()[0].tensors
     return TensorDataset(
         images.chunk(num_partitions)[partition_id], labels.chunk(num_partitions)[partition_id]
@@ -46,14 +46,14 @@ def load_data(partition_id, num_partitions):
 
 
 def noise_loss(unet, images, labels):
-    """Return the error of predicting noise at random times."""
+    """Return the error of the noise prediction at random time steps."""
     noise, times = torch.randn_like(images), torch.randint(1000, (len(images),))
     predicted = unet(NOISE.add_noise(images, noise, times), times, class_labels=labels).sample
     return functional.mse_loss(predicted, noise)
 
 
 def train(unet, data, epochs, lr):
-    """Train on private digits; return the mean loss of the last epoch."""
+    """Train on private digits and return the mean loss of the last epoch."""
     optimizer = torch.optim.AdamW(unet.parameters(), lr=lr)
     unet.train()
     for _ in range(epochs):
@@ -69,7 +69,7 @@ def train(unet, data, epochs, lr):
 
 @torch.no_grad()
 def test(unet, data):
-    """Return the loss, with the same times and noise each time."""
+    """Return the loss, with the same time steps and noise at each call."""
     torch.manual_seed(0)
     images, labels = data.tensors
     return noise_loss(unet.eval(), images, labels).item()

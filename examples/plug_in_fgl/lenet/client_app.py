@@ -1,4 +1,4 @@
-"""The project's ClientApp: train and evaluate as before, and one line for FGL."""
+"""ClientApp of the project: training and evaluation as before, and one call for FGL."""
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -13,7 +13,7 @@ app = ClientApp()
 
 
 def local_data(context: Context):
-    """Return the digits of the client that a context is of."""
+    """Return the digits of the client of a context."""
     return load_data(context.node_config["partition-id"], context.node_config["num-partitions"])
 
 
@@ -27,7 +27,7 @@ register_fgl(
 
 
 def received(message: Message):
-    """Return the net that a message brings."""
+    """Return the received net."""
     net = Net()
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     return net
@@ -35,7 +35,7 @@ def received(message: Message):
 
 @app.train()
 def train_locally(message: Message, context: Context) -> Message:
-    """Train the net on this client's digits."""
+    """Train the net on the digits of this client."""
     net, data = received(message), local_data(context)
     loss = train(net, data, epochs=1, lr=message.content["config"]["lr"])
     metrics = MetricRecord({"train_loss": loss, "num-examples": len(data)})
@@ -45,7 +45,7 @@ def train_locally(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Test the net on this client's digits."""
+    """Test the net on the digits of this client."""
     data = local_data(context)
     accuracy, loss = test_net(received(message), data)
     metrics = MetricRecord({"accuracy": accuracy, "loss": loss, "num-examples": len(data)})

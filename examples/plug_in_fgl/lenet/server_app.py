@@ -1,4 +1,4 @@
-"""The project's ServerApp: FedAvg as before, inside FGL."""
+"""ServerApp of the project: FedAvg as before, inside FGL."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train LeNet on synthetic digits, then in rounds on the clients' own."""
+    """Train LeNet on synthetic digits, then in rounds on the digits of the clients."""
     config = context.run_config
     strategy = FGLStrategy(
         FedAvg(),

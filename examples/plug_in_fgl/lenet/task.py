@@ -1,4 +1,4 @@
-"""The project's own model, data, training and test."""
+"""Model, data, training and test of the project."""
 
 from functools import cache
 
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Net(nn.Module):
-    """LeNet for grey images of 32 x 32 pixels."""
+    """LeNet for greyscale images of 32 x 32 pixels."""
 
     def __init__(self):
         super().__init__()
@@ -30,7 +30,7 @@ class Net(nn.Module):
 
 @cache
 def load_digits():
-    """Return training and test digits: images in [-1, 1], with their labels."""
+    """Return training and test digits: images in [-1, 1] and labels."""
     pixels, labels = mnist_data()
     images = functional.pad(torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 28, 28), (2, 2, 2, 2))
     images, labels = images / 127.5 - 1, torch.tensor(labels)
@@ -39,7 +39,7 @@ def load_digits():
 
 
 def load_data(partition_id, num_partitions):
-    """Return a client's digits: neighbouring ones of the set, which is sorted by class."""
+    """Return the digits of a client: a consecutive part of the set, which is sorted by class."""
     images, labels = load_digits()[0].tensors
     return TensorDataset(
         images.chunk(num_partitions)[partition_id], labels.chunk(num_partitions)[partition_id]
@@ -47,7 +47,7 @@ def load_data(partition_id, num_partitions):
 
 
 def train(net, data, epochs, lr):
-    """Train on private digits; return the mean loss of the last epoch."""
+    """Train on private digits and return the mean loss of the last epoch."""
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
     net.train()
     for _ in range(epochs):

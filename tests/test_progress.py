@@ -30,7 +30,7 @@ def test_importing_the_library_leaves_the_logger_alone():
     assert done.stdout == "[] 0 True\n"
 
 
-def test_a_progress_line_reads_back():
+def test_a_progress_line_is_parsed():
     line = "fgl: synthesizing  1280/5000 images  96.4 images/s  0:38 left"
     assert parse(line) == ProgressEvent("synthesizing", 1280, 5000, "images", 96.4, 38, None)
     last = "fgl: training on synthetic images  10000/10000 images  3431.5 images/s  in 1:02:03"
@@ -49,11 +49,11 @@ def test_a_progress_line_reads_back():
         "",
     ],
 )
-def test_other_lines_are_no_progress(line):
+def test_other_lines_are_not_progress(line):
     assert parse(line) is None
 
 
-def test_tracking_says_something_at_most_every_interval_and_at_the_end(capsys, monkeypatch):
+def test_tracking_logs_a_line_at_most_every_interval_and_at_the_end(capsys, monkeypatch):
     monkeypatch.setattr(progress, "INTERVAL", 0.05)
     with track(10, "counting", "steps") as steps:
         for _ in range(10):
@@ -62,20 +62,20 @@ def test_tracking_says_something_at_most_every_interval_and_at_the_end(capsys, m
     events = [parse(line) for line in capsys.readouterr().out.splitlines()]
     assert None not in events
     done = [event.done for event in events]
-    # Ten steps take at least 0.2 s: four lines of 0.05 s at most, if the machine is not slow, then the last.
+    # Ten steps take at least 0.2 s, with a line every 0.05 s at most, then the last line.
     assert done == sorted(set(done))
     assert done[-1] == 10
     assert [event.finished for event in events] == [False] * (len(events) - 1) + [True]
     assert len(events) > 1
 
 
-def test_work_that_raises_has_no_last_line(capsys):
+def test_a_task_that_raises_has_no_last_line(capsys):
     with pytest.raises(ZeroDivisionError), track(10, "counting", "steps") as steps:
         steps.update(3 // 0)
     assert capsys.readouterr().out == ""
 
 
-def test_no_work_is_finished_at_once(capsys):
+def test_an_empty_task_finishes_at_once(capsys):
     with track(0, "counting", "steps"):
         pass
     event = parse(capsys.readouterr().out)
@@ -83,7 +83,7 @@ def test_no_work_is_finished_at_once(capsys):
     assert (event.done, event.total) == (0, 0)
 
 
-def test_log_lines_are_marked_printed_once_and_levelled(capsys):
+def test_log_lines_have_prefix_and_level_and_are_printed_once(capsys):
     root = logging.StreamHandler()
     logging.getLogger().addHandler(root)
     try:
@@ -96,8 +96,8 @@ def test_log_lines_are_marked_printed_once_and_levelled(capsys):
     assert captured.err == ""
 
 
-def test_log_follows_stdout_wherever_it_goes(capsys):
-    """Flower replaces ``sys.stdout.write`` after this module may have been imported."""
+def test_the_log_follows_stdout(capsys):
+    """Flower replaces ``sys.stdout.write`` after the import of this module."""
     import sys
 
     written = []
@@ -107,5 +107,5 @@ def test_log_follows_stdout_wherever_it_goes(capsys):
         log.info("hello")
     finally:
         sys.stdout.write = original
-    # One write a line: Flower uploads what it has between two writes.
+    # One write per line: Flower can upload between two writes.
     assert written == ["fgl: hello\n"]

@@ -1,4 +1,4 @@
-"""What can be told of `docker/` without a Docker engine."""
+"""The files of `docker/`, checked without a Docker engine."""
 
 import re
 import runpy
@@ -47,15 +47,15 @@ def _substitute(text):
 
 
 def _load(name):
-    """Read a compose file, its services with what they extend."""
+    """Read a compose file and merge the services with the ones that they extend."""
     content = yaml.safe_load(_substitute((DOCKER / name).read_text()))
     base = yaml.safe_load(_substitute((DOCKER / "base.yml").read_text()))["services"]
     for key, service in content["services"].items():
-        beneath = base[service.pop("extends")["service"]]
-        # Compose merges mappings and lists; nothing else of this kind is given twice.
-        assert beneath.keys() & service.keys() <= {"volumes"}
-        volumes = [*beneath.get("volumes", []), *service.get("volumes", [])]
-        content["services"][key] = {**beneath, **service, "volumes": volumes}
+        extended = base[service.pop("extends")["service"]]
+        # Compose merges mappings and lists; only volumes are in both.
+        assert extended.keys() & service.keys() <= {"volumes"}
+        volumes = [*extended.get("volumes", []), *service.get("volumes", [])]
+        content["services"][key] = {**extended, **service, "volumes": volumes}
     return content
 
 
@@ -76,13 +76,13 @@ def _arguments(service):
 
 
 def _secrets(service):
-    """Return where each secret is found, and its source."""
+    """Return the source of each secret by its path in the container."""
     secrets = [item if isinstance(item, dict) else {"source": item} for item in service["secrets"]]
     return {f"/run/secrets/{item.get('target', item['source'])}": item["source"] for item in secrets}
 
 
 def _mounts(service):
-    """Return the targets of the volumes."""
+    """Yield the target of each volume."""
     for volume in service["volumes"]:
         yield volume["target"] if isinstance(volume, dict) else volume.split(":")[1]
 
@@ -93,15 +93,15 @@ def test_containers_are_confined(service):
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    more = {"privileged", "cap_add", "devices", "pid", "ipc", "network_mode", "userns_mode", "env_file"}
-    assert not more & service.keys()
+    forbidden = {"privileged", "cap_add", "devices", "pid", "ipc", "network_mode", "userns_mode", "env_file"}
+    assert not forbidden & service.keys()
     assert "docker.sock" not in str(service)
 
 
 @pytest.mark.parametrize("service", _services(PARSERS))
 def test_flower_knows_every_option(service):
     program, *words = _words(service)
-    # Not what argparse takes for an abbreviation.
+    # argparse also accepts abbreviations.
     options = {word.split("=")[0] for word in words}
     assert options <= PARSERS[program]()._option_string_actions.keys()
     PARSERS[program]().parse_args(words)
@@ -224,9 +224,9 @@ def test_the_image_installs_what_the_project_is_tested_with():
     dockerfile = (DOCKER / "Dockerfile").read_text().replace("\\\n", " ")
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["app"]]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["app"]]
     pins = {canonicalize_name(name): version for name, version in pins.items()}
-    for requirement in map(Requirement, wanted):
+    for requirement in map(Requirement, requirements):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
     installs = re.findall(r"pip install [^&\n]*", dockerfile)
     assert len(installs) == 2
@@ -271,7 +271,7 @@ def test_the_example_data_open_as_a_sites_data(tmp_path):
 
 
 def _compose():
-    """Return the words that call Docker Compose, or None."""
+    """Return the command of Docker Compose, or None if it is not installed."""
     if shutil.which("docker"):
         done = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
         if done.returncode == 0:
@@ -283,7 +283,7 @@ def _compose():
 def test_docker_compose_accepts_the_files(name):
     compose = _compose()
     if compose is None:
-        pytest.skip("no Docker Compose here")
+        pytest.skip("Docker Compose is not installed")
     options = ["--env-file", ".env.example", "--file", name, "--profile", "operator"]
     command = [*compose, *options, "config", "--quiet"]
     done = subprocess.run(command, cwd=DOCKER, capture_output=True, text=True, check=False)
@@ -292,7 +292,7 @@ def test_docker_compose_accepts_the_files(name):
 
 def test_hadolint_finds_nothing():
     if shutil.which("hadolint") is None:
-        pytest.skip("no hadolint here")
+        pytest.skip("hadolint is not installed")
     command = ["hadolint", str(DOCKER / "Dockerfile")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
