@@ -11,7 +11,14 @@ from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from fgl_app.algorithms.types import State
 from fgl_app.messages.keys import ARRAYS, LABEL_COUNTS, METRICS, NUM_EXAMPLES, SITE
 from fgl_app.messages.sites import site_record
-from fgl_app.messages.validation import MAX_EXAMPLES, UploadError, check_finite, check_metrics, read_array
+from fgl_app.messages.validation import (
+    MAX_EXAMPLES,
+    UploadError,
+    check_finite,
+    check_metrics,
+    read_array,
+    reply_metrics,
+)
 from fgl_app.messages.weights import state_to_arrays
 
 
@@ -56,7 +63,13 @@ def check_trained(content: RecordDict, sent: Mapping[str, ArrayRecord]) -> None:
     for name, reference in sent.items():
         if len(sent) > 1 and name not in records:
             raise UploadError(f"no ArrayRecord '{name}' in the reply")
-        _check_like(records[name] if len(sent) > 1 else next(iter(records.values())), reference)
+        _check_like(reply_arrays(content, name), reference)
+
+
+def reply_arrays(content: RecordDict, name: str) -> ArrayRecord:
+    """Return a training reply's arrays for the record ``name`` of the request; a single one has any name."""
+    records = content.array_records
+    return records[name] if len(records) > 1 else next(iter(records.values()))
 
 
 def evaluated_content(metrics: Mapping[str, float | int], site: str) -> RecordDict:
@@ -85,7 +98,7 @@ def check_evaluated(content: RecordDict, ranges: Mapping[str, tuple[float, float
     if not 0 <= weight <= MAX_EXAMPLES:
         raise UploadError(f"'{NUM_EXAMPLES}' must be in [0, {MAX_EXAMPLES}], got {weight}")
     check_metrics(content)
-    metrics = next(iter(content.metric_records.values()))
+    metrics = reply_metrics(content)
     for name, (low, high) in (ranges or {}).items():
         value = metrics.get(name, low)
         if not isinstance(value, int | float) or not low <= value <= high:
@@ -109,7 +122,7 @@ def label_counts(content: RecordDict, num_classes: int) -> torch.Tensor:
     UploadError
         When the counts are missing, not one for each class, negative, or do not add up to "num-examples".
     """
-    found = next(iter(content.metric_records.values())).get(LABEL_COUNTS)
+    found = reply_metrics(content).get(LABEL_COUNTS)
     if not isinstance(found, list) or not all(isinstance(count, int) for count in found):
         raise UploadError(f"'{LABEL_COUNTS}' must be a list of integers, got {found}")
     if len(found) != num_classes or min(found) < 0 or sum(found) != num_examples(content):

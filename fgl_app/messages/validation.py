@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from flwr.app import Array, RecordDict
+from flwr.app import Array, MetricRecord, RecordDict
 
 MAX_EXAMPLES = 1_000_000_000
 """No site holds more examples; a larger number would only drown the other sites."""
@@ -44,9 +44,14 @@ def check_finite(name: str, array: np.ndarray) -> None:
         raise UploadError(f"'{name}' holds NaN or infinity")
 
 
+def reply_metrics(content: RecordDict) -> MetricRecord:
+    """Return the metrics of a reply: its first MetricRecord, whatever its name."""
+    return next(iter(content.metric_records.values()))
+
+
 def check_metrics(content: RecordDict) -> None:
     """Raise UploadError when a metric of a reply is not finite."""
-    for name, value in next(iter(content.metric_records.values())).items():
+    for name, value in reply_metrics(content).items():
         # A single NaN would stay in every mean and in every comparison with earlier losses.
         if not np.isfinite(value).all():
             raise UploadError(f"metric '{name}' is not finite")

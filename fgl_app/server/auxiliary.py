@@ -79,7 +79,7 @@ def sample_shares(
             continue
         reason = f"its model draws values beyond {MAX_MAGNITUDE:g}, or NaN"
         failure = ClientFailure(str(client.node), "auxiliary set", reason, client.site)
-        log.warning("auxiliary set: %s left out: %s", failure.client, reason)
+        failure.log()
         if on_rejected:
             on_rejected(failure)
     if not parts:

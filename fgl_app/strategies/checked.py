@@ -10,13 +10,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fgl_app.messages.replies import check_evaluated, check_trained
+from fgl_app.messages.keys import NUM_EXAMPLES
+from fgl_app.messages.replies import check_evaluated, check_trained, num_examples
 from fgl_app.messages.sites import site_name
-from fgl_app.messages.validation import UploadError
+from fgl_app.messages.validation import UploadError, reply_metrics
 from fgl_app.messages.weights import require_finite, restore_dtypes
-from fgl_app.progress import log
 from fgl_app.strategies.exchange import ClientFailure, TooFewRepliesError, too_few_replies, wait_for_nodes
-from fgl_app.strategies.limits import cap_reply_weights, outlying_replies
+from fgl_app.strategies.limits import outlying_replies
 from fgl_app.strategies.wrapper import WrapperStrategy, nested_strategies
 
 
@@ -161,7 +161,7 @@ class CheckedStrategy(WrapperStrategy):
         reason = "other records or metrics than most replies"
         rejected += [ClientFailure(str(r.metadata.src_node_id), phase, reason, site_name(r)) for r in odd]
         for failure in failures + rejected:
-            log.warning("%s: %s left out: %s", phase, failure.client, failure.reason)
+            failure.log()
         self.rejected += rejected
         self.failures += failures
         if len(good) < self.min_replies:
@@ -176,7 +176,7 @@ class CheckedStrategy(WrapperStrategy):
             for i, reason in outliers.items()
         ]
         for failure in rejected:
-            log.warning("%s: %s left out: %s", phase, failure.client, failure.reason)
+            failure.log()
         self.rejected += rejected
         kept = [reply for i, reply in enumerate(replies) if i not in outliers]
         if len(kept) < self.min_replies:
@@ -184,8 +184,11 @@ class CheckedStrategy(WrapperStrategy):
         return kept
 
     def _cap_weights(self, replies: list[Message]) -> None:
-        for reply, weight, capped in cap_reply_weights(replies, self.max_weight_ratio):
-            self.note_capped(site_name(reply), weight, capped)
+        """Limit the weights of the replies in place."""
+        weights = [num_examples(reply.content) for reply in replies]
+        capped = self.cap_examples(map(site_name, replies), weights, self.max_weight_ratio)
+        for reply, weight in zip(replies, capped, strict=True):
+            reply_metrics(reply.content)[NUM_EXAMPLES] = weight
 
 
 def _evaluates(strategy: Strategy) -> bool:
@@ -202,7 +205,7 @@ def _split_by_kind(replies: list[Message]) -> tuple[list[Message], list[Message]
 
     def kind(reply: Message) -> tuple[object, ...]:
         content = reply.content
-        metrics = next(iter(content.metric_records.values()))
+        metrics = reply_metrics(content)
         kinds = frozenset((key, isinstance(value, list)) for key, value in metrics.items())
         return (*content.array_records, *content.metric_records, kinds)
 

@@ -57,6 +57,10 @@ class ClientFailure:
         """The node, and the site that it claims to be."""
         return f"node {self.node}, site {self.site}" if self.site else f"node {self.node}"
 
+    def log(self) -> None:
+        """Log that the reply was left out."""
+        log.warning("%s: %s left out: %s", self.phase, self.client, self.reason)
+
     def to_json(self) -> dict[str, str]:
         """Return the fields by name."""
         return asdict(self)

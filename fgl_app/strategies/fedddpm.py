@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fgl_app.algorithms.apportion import apportion
-from fgl_app.algorithms.robustness import cap_weights
 from fgl_app.algorithms.types import State
 from fgl_app.files import write_atomically
 from fgl_app.messages.keys import ARRAYS, CONFIG
@@ -268,10 +267,8 @@ class FedDDPMStrategy(SetupRoundStrategy, Generic[Data]):
         # Sites in a fixed order: the auxiliary set must not depend on the order of the replies.
         keys = sorted(self.examples)
         examples = [self.examples[key] for key in keys]
-        capped = [int(each) for each in cap_weights(examples, self.max_weight_ratio)]
-        for (site, _), total, most in zip(keys, examples, capped, strict=True):
-            self.note_capped(site, total, most)
-        shares = apportion(capped, self.auxiliary_size)
+        capped = self.cap_examples([site for site, _ in keys], examples, self.max_weight_ratio)
+        shares = apportion([int(each) for each in capped], self.auxiliary_size)
         for key, share in zip(keys, shares, strict=True):
             yield LocalModel(key[1], key[0], self._file(key), share, self._label_counts[key])
 

@@ -11,7 +11,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fgl_app.algorithms.embedding import limit_counts, merge_embeddings
-from fgl_app.algorithms.robustness import cap_weights
 from fgl_app.algorithms.types import State, TextEmbeddings
 from fgl_app.messages.embeddings import record_to_embeddings
 from fgl_app.messages.keys import CONFIG, ENCODER
@@ -167,9 +166,7 @@ class FGLStrategy(SetupRoundStrategy, Generic[Data]):
         # Sites in a fixed order: the synthetic set must not depend on the order of the replies.
         sites = sorted(self.uploads)
         totals = [int(self.uploads[site].counts.sum()) for site in sites]
-        capped = cap_weights(totals, self.max_weight_ratio)
-        for (site, _), total, counted in zip(sites, totals, capped, strict=True):
-            self.note_capped(site, total, counted)
+        capped = self.cap_examples([name for name, _ in sites], totals, self.max_weight_ratio)
         return merge_embeddings(
             [
                 self.uploads[site] if counted == total else limit_counts(self.uploads[site], int(counted))

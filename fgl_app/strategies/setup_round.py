@@ -71,7 +71,6 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
         self.setup_timeout = setup_timeout
         self._on_collected: list[Callable[[], None]] = []
         self._result: ArrayRecord | None = None
-        self._returned: ArrayRecord | None = None
         self._metrics: MetricRecord | None = None
         self._restored = False
 
@@ -124,13 +123,12 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the result of the set-up in round 1; later the wrapped strategy's aggregate, corrected."""
         if server_round == 1:
-            arrays, metrics = self._result, self._metrics
-        else:
-            arrays, metrics = self.strategy.aggregate_train(server_round - 1, replies)
-            if arrays is not None:
-                require_finite(arrays, f"training round {server_round - 1}: the aggregate")
-                arrays = self.correct(server_round, arrays, metrics)
-        self._returned = arrays
+            return self._result, self._metrics
+        arrays, metrics = self.strategy.aggregate_train(server_round - 1, replies)
+        if arrays is not None:
+            require_finite(arrays, f"training round {server_round - 1}: the aggregate")
+            arrays = self.correct(server_round, arrays, metrics)
+        self._result = arrays
         return arrays, metrics
 
     def configure_evaluate(
@@ -144,7 +142,7 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
             When a wrapper around this strategy changed the arrays of the round.
         """
         # In a resumed run the arrays of finished rounds come from the checkpoint.
-        if self._returned is not None and not _same(arrays, self._returned):
+        if self._result is not None and not _same(arrays, self._result):
             name = type(self).__name__
             raise ValueError(
                 f"a strategy around {name} changed the result of round {server_round}, as Flower's "
@@ -204,7 +202,7 @@ class SetupRoundStrategy(WrapperStrategy, ABC):
         return node, site_name(reply)
 
     def _leave_out(self, failures: list[ClientFailure], failure: ClientFailure) -> None:
-        log.warning("%s: %s left out: %s", PHASE, failure.client, failure.reason)
+        failure.log()
         failures.append(failure)
 
 

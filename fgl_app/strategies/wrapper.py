@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fgl_app.algorithms.robustness import cap_weights
 from fgl_app.progress import log
 from fgl_app.strategies.exchange import ClientFailure
 from fgl_app.strategies.state import load_strategy_state, strategy_state
@@ -77,12 +78,18 @@ class WrapperStrategy(Strategy):
         rejected = [failure for wrapper in wrappers for failure in wrapper.rejected]
         return rejected, [failure for wrapper in wrappers for failure in wrapper.failures]
 
-    def note_capped(self, site: str, examples: float, counted: float) -> None:
-        """Record a site whose number of examples was limited, if it was, and log it the first time."""
-        if counted != examples:
-            if site not in self.capped:
-                log.warning("site %s counts %d of %d examples", site, counted, examples)
-            self.capped[site] = int(examples)
+    def cap_examples(self, sites: Iterable[str], examples: Sequence[float], ratio: float) -> list[float]:
+        """Return the sites' numbers of examples, limited to a multiple of the median site's.
+
+        A site whose number was limited is recorded, and logged the first time.
+        """
+        capped = cap_weights(examples, ratio)
+        for site, total, counted in zip(sites, examples, capped, strict=True):
+            if counted != total:
+                if site not in self.capped:
+                    log.warning("site %s counts %d of %d examples", site, counted, total)
+                self.capped[site] = int(total)
+        return capped
 
     def capped_sites(self) -> dict[str, int]:
         """Return the capped sites of this strategy and of those inside it."""
